@@ -1,0 +1,90 @@
+"""Sweeps with boxes, and boxes that were found. Pretraining code may not import this module."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from equilidar.structures.boxes import Boxes3D
+from equilidar.structures.moving import Movable
+from equilidar.structures.points import PointCloudBatch
+from equilidar.structures.sweeps import Sweep
+
+
+@dataclass(slots=True)
+class LabelledSweep:
+    """A sweep and its boxes (a batch of one), in the sweep's frame."""
+
+    sweep: Sweep
+    boxes: Boxes3D
+
+    @property
+    def key(self) -> str:
+        return self.sweep.key
+
+
+@dataclass(slots=True)
+class LabelledBatch(Movable):
+    """B labelled sweeps.
+
+    Attributes:
+        points: the clouds.
+        boxes: their boxes, `boxes.offsets` over the same items.
+        seeds: (B,) int64, each sample's own seed.
+        keys: sweep keys.
+    """
+
+    points: PointCloudBatch
+    boxes: Boxes3D
+    seeds: Int64[Tensor, " B"]
+    keys: tuple[str, ...]
+
+    @property
+    def batch_size(self) -> int:
+        return len(self.keys)
+
+    @classmethod
+    def collate(cls, items: list[LabelledSweep], seeds: list[int] | None = None) -> Self:
+        """Concatenate; `seeds` default to 0, 1, 2 ..."""
+        return cls(
+            PointCloudBatch.collate([item.sweep.points() for item in items]),
+            Boxes3D.collate([item.boxes for item in items]),
+            torch.tensor(range(len(items)) if seeds is None else seeds, dtype=torch.int64),
+            tuple(item.key for item in items),
+        )
+
+
+@dataclass(slots=True)
+class ObjectAnnotations(Movable):
+    """Everything that an evaluator needs to know of one sweep's objects (simulator and own logs).
+
+    Attributes:
+        boxes: ground truth (a batch of one).
+        difficulty: (M,) int64: 0 easy, 1 moderate, 2 hard, 3 too hard to count (may be found, need not be).
+        num_points: (M,) int64 returns on the object.
+        occluded: (M,) 0..1 fraction of the object hidden by others.
+    """
+
+    boxes: Boxes3D
+    difficulty: Int64[Tensor, " M"]
+    num_points: Int64[Tensor, " M"]
+    occluded: Float[Tensor, " M"]
+
+
+@dataclass(slots=True)
+class Detections(Movable):
+    """Boxes found by a detector.
+
+    Attributes:
+        boxes: oriented boxes, `label` the class index.
+        scores: (M,) confidence in 0..1.
+    """
+
+    boxes: Boxes3D
+    scores: Float[Tensor, " M"]
+
+    @property
+    def offsets(self) -> Int64[Tensor, " B1"]:
+        return self.boxes.offsets
