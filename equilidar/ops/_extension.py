@@ -1,0 +1,44 @@
+"""Loads the compiled kernels (package `equilidar_kernels`) if they are installed."""
+
+import importlib
+import warnings
+from dataclasses import dataclass
+from functools import cache
+
+PACKAGE = "equilidar_kernels"
+
+
+@dataclass(frozen=True)
+class ExtensionStatus:
+    """What became of the compiled kernels.
+
+    Attributes:
+        version: version of the loaded package; None if it is not in use.
+        error: why an installed package could not be loaded; None if it was, or is not installed.
+    """
+
+    version: str | None
+    error: str | None
+
+
+@cache
+def load() -> ExtensionStatus:
+    """Load the kernels once; without them every op runs its PyTorch reference.
+
+    A package that is installed but does not load (built for another torch, a missing library) is warned about:
+    it would otherwise only show as slowness.
+    """
+    try:
+        module = importlib.import_module(PACKAGE)
+    except ModuleNotFoundError as error:
+        if error.name == PACKAGE:
+            return ExtensionStatus(None, None)
+        return _unusable(error)
+    except (ImportError, OSError) as error:
+        return _unusable(error)
+    return ExtensionStatus(getattr(module, "__version__", "unknown"), None)
+
+
+def _unusable(error: Exception) -> ExtensionStatus:
+    warnings.warn(f"{PACKAGE} is installed but cannot be loaded, its ops run in PyTorch: {error}", stacklevel=3)
+    return ExtensionStatus(None, f"{type(error).__name__}: {error}")
