@@ -3,7 +3,6 @@
 import itertools
 import math
 from dataclasses import dataclass
-from typing import Self
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -60,7 +59,7 @@ class Boxes3D(Movable):
         velocity: Float[Tensor, "M 3"] | None = None,
         track: Int64[Tensor, " M"] | None = None,
         offsets: Int64[Tensor, " B1"] | None = None,
-    ) -> Self:
+    ) -> "Boxes3D":
         """Build boxes of one sweep (or of several, with `offsets`), filling in what is not known."""
         num = len(center)
         unknown = center.new_full((num, 3), math.nan)
@@ -76,7 +75,7 @@ class Boxes3D(Movable):
         )
 
     @classmethod
-    def empty(cls, batch_size: int = 1, device: torch.device | str = "cpu") -> Self:
+    def empty(cls, batch_size: int = 1, device: torch.device | str = "cpu") -> "Boxes3D":
         """Return no boxes for each of `batch_size` sweeps."""
         three = torch.zeros(0, 3, device=device)
         return cls.make(
@@ -161,7 +160,7 @@ class Boxes3D(Movable):
         )
 
     @classmethod
-    def collate(cls, items: "list[Boxes3D]") -> Self:
+    def collate(cls, items: "list[Boxes3D]") -> "Boxes3D":
         """Concatenate along the batch."""
         names = ("center", "size", "yaw", "velocity", "label", "track")
         columns = [torch.cat([getattr(item, name) for item in items]) for name in names]

@@ -1,5 +1,6 @@
 """The voxel grid: which part of space is seen and how finely."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -47,7 +48,7 @@ class GridSpec:
                 )
 
     @classmethod
-    def from_range(cls, point_range: list[float] | tuple[float, ...], voxel_size: Triple | list[float]) -> "GridSpec":
+    def from_range(cls, point_range: Sequence[float | int], voxel_size: Sequence[float | int]) -> "GridSpec":
         """Build from the field's [x0, y0, z0, x1, y1, z1] notation."""
         if len(point_range) != 6:
             raise ValueError(f"grid.point_range must be [x0, y0, z0, x1, y1, z1], got {list(point_range)}")

@@ -1,7 +1,6 @@
 """Sweeps with boxes, and boxes that were found. Pretraining code may not import this module."""
 
 from dataclasses import dataclass
-from typing import Self
 
 import torch
 from jaxtyping import Float, Int64
@@ -46,7 +45,7 @@ class LabelledBatch(Movable):
         return len(self.keys)
 
     @classmethod
-    def collate(cls, items: list[LabelledSweep], seeds: list[int] | None = None) -> Self:
+    def collate(cls, items: list[LabelledSweep], seeds: list[int] | None = None) -> "LabelledBatch":
         """Concatenate; `seeds` default to 0, 1, 2 ..."""
         return cls(
             PointCloudBatch.collate([item.sweep.points() for item in items]),

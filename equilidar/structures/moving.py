@@ -2,10 +2,13 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+
+# Not `Self`: beartype, which checks shapes in tests, cannot resolve it in undecorated classes.
+T = TypeVar("T", bound="Movable")
 
 
 def map_tensors(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
@@ -31,10 +34,10 @@ class Movable:
 
     __slots__ = ()
 
-    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:
+    def to(self: T, device: torch.device | str, *, non_blocking: bool = False) -> T:
         """Return a copy whose tensors are on `device`."""
         return map_tensors(self, lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
-    def pin_memory(self) -> Self:
+    def pin_memory(self: T) -> T:
         """Return a copy in page-locked memory, from which copies to a GPU are asynchronous."""
         return map_tensors(self, lambda tensor: tensor.pin_memory())

@@ -2,7 +2,6 @@
 
 import itertools
 from dataclasses import dataclass
-from typing import Self
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -44,7 +43,7 @@ class PointCloudBatch(Movable):
         return batch_offsets.to_batch_index(self.offsets, len(self.xyz))
 
     @classmethod
-    def collate(cls, clouds: "list[PointCloudBatch]") -> Self:
+    def collate(cls, clouds: "list[PointCloudBatch]") -> "PointCloudBatch":
         """Concatenate along the batch; all must have the same channels."""
         if not clouds:
             raise ValueError("points: cannot collate an empty list")

@@ -6,7 +6,7 @@ ego motion exceeds 0.5 m/s.
 """
 
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Float64, Int64
@@ -114,7 +114,7 @@ class SweepPairBatch(Movable):
         return len(self.keys)
 
     @classmethod
-    def collate(cls, pairs: list[SweepPair], seeds: list[int] | None = None) -> Self:
+    def collate(cls, pairs: list[SweepPair], seeds: list[int] | None = None) -> "SweepPairBatch":
         """Concatenate pairs; `seeds` default to 0, 1, 2 ..."""
         if not pairs:
             raise ValueError("pairs: cannot collate an empty list")

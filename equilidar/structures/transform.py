@@ -6,7 +6,6 @@ first, so that inner letters cancel: `c_T_a = c_T_b @ b_T_a`.
 
 import math
 from dataclasses import dataclass
-from typing import Self
 
 import torch
 from jaxtyping import Float, Int64
@@ -37,13 +36,13 @@ class Affine3(Movable):
         *,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
-    ) -> Self:
+    ) -> "Affine3":
         """Return the map that changes nothing, `batch_size` times."""
         linear = torch.eye(3, device=device, dtype=dtype).repeat(batch_size, 1, 1)
         return cls(linear, linear.new_zeros(batch_size, 3))
 
     @classmethod
-    def from_matrix(cls, matrix: Float[Tensor, "B 4 4"]) -> Self:
+    def from_matrix(cls, matrix: Float[Tensor, "B 4 4"]) -> "Affine3":
         """Return the maps of homogeneous (B, 4, 4) matrices."""
         return cls(matrix[:, :3, :3].clone(), matrix[:, :3, 3].clone())
 
@@ -55,7 +54,7 @@ class Affine3(Movable):
         scale: Float[Tensor, " B"] | None = None,
         flip_y: Tensor | None = None,
         translation: Float[Tensor, "B 3"] | None = None,
-    ) -> Self:
+    ) -> "Affine3":
         """Return R * S * F and a translation: mirror y -> -y first, then scale, then turn about z.
 
         Args:
