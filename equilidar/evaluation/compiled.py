@@ -1,0 +1,21 @@
+"""Compile loops with numba: lazily, and with the cache on disk only where there is a place for one."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import numba
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `function` compiled without Python objects at its first call.
+
+    The machine code is kept beside the source (or in NUMBA_CACHE_DIR) where that can be written; numba alone raises
+    where it cannot, at import already.
+    """
+    # Run-time shape checking wraps functions as they are defined; numba needs the plain one.
+    plain = inspect.unwrap(function)
+    try:
+        return numba.njit(cache=True)(plain)
+    except RuntimeError:
+        return numba.njit(plain)
