@@ -1,0 +1,1 @@
+"""Detectors: neck, anchors, head, targets, losses, decoding. Pure parts, no Lightning."""

@@ -1,0 +1,105 @@
+"""Which anchor is to find which box.
+
+Class by class, by the IoU of "nearest" BEV rectangles (headings snapped to the axes), as OpenPCDet's
+AxisAlignedTargetAssigner: an anchor is positive where its IoU to some box reaches `matched`, or where it has the
+highest IoU that the box gets at all (every anchor in a tie); background where its IoU to all boxes stays below
+`unmatched`; ignored otherwise. A positive anchor is given the box that it overlaps most, the first in a tie.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from equilidar.detection.anchors import Anchors
+from equilidar.detection.box_coder import encode_boxes
+from equilidar.detection.direction import direction_of, limit_period
+from equilidar.structures import Boxes3D
+from equilidar.structures.moving import Movable
+
+
+@dataclass(slots=True)
+class AnchorTargets(Movable):
+    """What each anchor should say.
+
+    Attributes:
+        labels: (B, A) int64: -1 ignored, 0 background, k + 1 for class k.
+        boxes: (B, A, 7) residuals of the box to be found; zero where the label is not positive.
+        directions: (B, A) int64 half turn of that box; zero where the label is not positive.
+    """
+
+    labels: Int64[Tensor, "B A"]
+    boxes: Float[Tensor, "B A 7"]
+    directions: Int64[Tensor, "B A"]
+
+
+def nearest_bev(boxes: Float[Tensor, "*S 7"]) -> Float[Tensor, "*S 4"]:
+    """Return x0, y0, x1, y1 of the axis-aligned rectangle whose length lies along the axis nearest to the heading."""
+    across = limit_period(boxes[..., 6], 0.5, math.pi).abs() >= math.pi / 4
+    length, width = boxes[..., 3], boxes[..., 4]
+    half = torch.stack([torch.where(across, width, length), torch.where(across, length, width)], -1) / 2
+    return torch.cat([boxes[..., :2] - half, boxes[..., :2] + half], -1)
+
+
+def rectangle_iou(a: Float[Tensor, "*S N 4"], b: Float[Tensor, "*S M 4"]) -> Float[Tensor, "*S N M"]:
+    """Return the IoU of all pairs of axis-aligned rectangles x0, y0, x1, y1; 0 where both are empty."""
+    low = torch.maximum(a[..., :, None, :2], b[..., None, :, :2])
+    high = torch.minimum(a[..., :, None, 2:], b[..., None, :, 2:])
+    overlap = (high - low).clamp(min=0).prod(-1)
+    area_a = (a[..., 2:] - a[..., :2]).prod(-1)[..., :, None]
+    area_b = (b[..., 2:] - b[..., :2]).prod(-1)[..., None, :]
+    return overlap / (area_a + area_b - overlap).clamp(min=1e-6)
+
+
+def assign_targets(anchors: Anchors, boxes: Boxes3D) -> AnchorTargets:
+    """Give each anchor its class and box.
+
+    Args:
+        anchors: of all classes.
+        boxes: with `label` an index into `anchors.classes`; boxes with another label (-1, say) are ignored.
+    """
+    batch, cells = boxes.batch_size, anchors.shape[0] * anchors.shape[1]
+    labels = torch.empty(batch, cells, anchors.per_cell, dtype=torch.int64, device=anchors.boxes.device)
+    matched = anchors.boxes.new_zeros(batch, cells, anchors.per_cell, 7)
+    for index in range(len(anchors.classes)):
+        columns = anchors.columns(index)
+        label, box = _assign_class(anchors, index, boxes.select(boxes.label == index))
+        labels[:, :, columns] = label.view(batch, cells, -1)
+        matched[:, :, columns] = box.view(batch, cells, -1, 7)
+    labels, matched = labels.flatten(1), matched.flatten(1, 2)
+    positive = labels > 0
+    of_anchors = anchors.boxes.expand(batch, -1, -1)
+    deltas = torch.zeros_like(matched)
+    deltas[positive] = encode_boxes(matched[positive], of_anchors[positive])
+    directions = torch.where(positive, direction_of(matched[..., 6]), 0)
+    return AnchorTargets(labels, deltas, directions)
+
+
+def _assign_class(anchors: Anchors, index: int, boxes: Boxes3D) -> tuple[Int64[Tensor, "B N"], Float[Tensor, "B N 7"]]:
+    """Return labels and matched boxes of the N anchors of one class; the boxes only matter where the label is > 0."""
+    spec = anchors.classes[index]
+    padded, valid = _pad(boxes)  # (B, M, 7), (B, M)
+    rectangles = nearest_bev(anchors.of_class(index).flatten(0, 1))
+    iou = rectangle_iou(rectangles.expand(len(padded), -1, -1), nearest_bev(padded))
+    iou = torch.where(valid[:, None, :], iou, -1.0)
+
+    best, box_row = iou.max(2)  # (B, N): the first box in a tie
+    highest = iou.amax(1, keepdim=True)  # (B, 1, M): the best that any anchor does for a box
+    forced = ((iou == highest) & (highest > 0)).any(2)
+    labels = torch.full_like(box_row, -1)
+    labels[best < spec.unmatched] = 0
+    labels[forced | (best >= spec.matched)] = index + 1
+    return labels, padded.gather(1, box_row[..., None].expand(-1, -1, 7))
+
+
+def _pad(boxes: Boxes3D) -> tuple[Float[Tensor, "B M 7"], Bool[Tensor, "B M"]]:
+    """Return the boxes of each item in rows of equal length, at least one, and which of them are there."""
+    counts = boxes.offsets.diff()
+    longest = max(int(counts.max()), 1)  # a host sync: the shape of the IoU table hangs on it
+    item = boxes.batch_index
+    row = torch.arange(len(boxes), device=item.device) - boxes.offsets[item]
+    padded = boxes.center.new_zeros(boxes.batch_size, longest, 7)
+    padded[item, row] = boxes.as_tensor()
+    return padded, torch.arange(longest, device=item.device) < counts[:, None]
