@@ -1,0 +1,1 @@
+"""Readers of recordings, the simulator, and how samples reach the training loop."""

@@ -1,0 +1,140 @@
+"""From dataset to batches: workers only read and concatenate; faulty samples are reported, not fatal."""
+
+from dataclasses import dataclass
+from typing import Generic, Literal, TypeVar
+
+import torch
+from torch.utils.data import Dataset
+from torchdata.stateful_dataloader import StatefulDataLoader
+
+from equilidar.data.faults import Fault, FaultySweepError
+from equilidar.data.protocols import LabelledDataset, PairDataset
+from equilidar.data.sampler import SampleRequest, SeededSampler
+from equilidar.structures import LabelledBatch, LabelledSweep, SweepPair, SweepPairBatch
+from equilidar.structures.moving import Movable
+
+Kind = Literal["pairs", "labelled"]
+
+B = TypeVar("B", SweepPairBatch, LabelledBatch)
+
+
+@dataclass(slots=True)
+class LoadedBatch(Movable, Generic[B]):
+    """What a loader yields.
+
+    Attributes:
+        batch: the samples that could be loaded; None if there is none (all faulty, or all padding).
+        faults: the samples that could not, with the reason.
+    """
+
+    batch: B | None
+    faults: list[Fault]
+
+    @property
+    def num_seen(self) -> int:
+        """Samples that were asked for, without padding: what `FaultBudget.observe` counts."""
+        return (0 if self.batch is None else self.batch.batch_size) + len(self.faults)
+
+
+@dataclass(slots=True)
+class LoadedSample:
+    """A sample and its own seed, on its way to the collate function."""
+
+    item: SweepPair | LabelledSweep
+    seed: int
+
+
+class RequestedSamples(Dataset):
+    """Answers `SampleRequest`s from a dataset: a sample, a fault record, or None for padding."""
+
+    def __init__(self, dataset: PairDataset | LabelledDataset) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, request: SampleRequest) -> LoadedSample | Fault | None:
+        if request.padding:
+            return None
+        try:
+            return LoadedSample(self.dataset[request.index], request.seed)
+        except FaultySweepError as error:
+            return Fault(self.dataset.keys[request.index], str(error))
+
+
+def collate_pairs(samples: list[LoadedSample | Fault | None]) -> LoadedBatch[SweepPairBatch]:
+    """Concatenate pairs; keep fault records beside them."""
+    good = [sample for sample in samples if isinstance(sample, LoadedSample)]
+    pairs = [sample.item for sample in good if isinstance(sample.item, SweepPair)]
+    batch = SweepPairBatch.collate(pairs, [sample.seed for sample in good]) if pairs else None
+    return LoadedBatch(batch, _faults(samples))
+
+
+def collate_labelled(samples: list[LoadedSample | Fault | None]) -> LoadedBatch[LabelledBatch]:
+    """Concatenate labelled sweeps; keep fault records beside them."""
+    good = [sample for sample in samples if isinstance(sample, LoadedSample)]
+    sweeps = [sample.item for sample in good if isinstance(sample.item, LabelledSweep)]
+    batch = LabelledBatch.collate(sweeps, [sample.seed for sample in good]) if sweeps else None
+    return LoadedBatch(batch, _faults(samples))
+
+
+def _faults(samples: list[LoadedSample | Fault | None]) -> list[Fault]:
+    return [sample for sample in samples if isinstance(sample, Fault)]
+
+
+_COLLATES = {"pairs": collate_pairs, "labelled": collate_labelled}
+
+
+def make_loader(
+    dataset: PairDataset | LabelledDataset,
+    kind: Kind,
+    batch_size: int,
+    *,
+    seed: int,
+    num_workers: int = 0,
+    shuffle: bool = True,
+    drop_last: bool = True,
+    rank: int = 0,
+    world_size: int = 1,
+    pin_memory: bool = False,
+    persistent_workers: bool = False,
+    prefetch_factor: int | None = None,
+) -> StatefulDataLoader:
+    """Return a loader of `LoadedBatch`es that resumes in mid-epoch with identical batches.
+
+    Its `state_dict()` goes into the checkpoint; `load_state_dict()` of a new loader with the same arguments goes on
+    from there. The trainer may not put a sampler of its own in (`use_distributed_sampler=False`). No global random
+    state is read or moved.
+
+    Args:
+        dataset: map-style dataset of pairs or labelled sweeps.
+        kind: what it yields.
+        batch_size: per process.
+        seed: of the run.
+        num_workers: reading processes; 0 reads in this one.
+        shuffle: see `SeededSampler`.
+        drop_last: see `SeededSampler`; False for evaluation: each sample exactly once over all processes.
+        rank: of this process.
+        world_size: number of processes.
+        pin_memory: put batches into page-locked memory.
+        persistent_workers: keep the workers between epochs.
+        prefetch_factor: batches that each worker reads ahead.
+
+    Raises:
+        ValueError: the sampler's settings do not fit.
+    """
+    sampler = SeededSampler(
+        len(dataset), batch_size, seed, rank=rank, world_size=world_size, shuffle=shuffle, drop_last=drop_last
+    )
+    return StatefulDataLoader(
+        RequestedSamples(dataset),
+        batch_size=batch_size,
+        sampler=sampler,
+        num_workers=num_workers,
+        collate_fn=_COLLATES[kind],
+        pin_memory=pin_memory,
+        persistent_workers=persistent_workers and num_workers > 0,
+        prefetch_factor=prefetch_factor,
+        # The loader draws a base seed for its workers, by default from the global generator.
+        generator=torch.Generator().manual_seed(seed),
+    )
