@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64, Int8
 
-from equilidar.evaluation.kitti_files import KITTI_CLASSES, KittiObjects, list_frames, read_labels, read_results
+from equilidar.evaluation.kitti_files import KITTI_CLASSES, KittiTable, list_frames, read_labels, read_results
 from equilidar.evaluation.matching import COUNTS, IGNORED, OTHER_CLASS, Curve, ap_r11, ap_r40, precision_curve
 from equilidar.evaluation.overlaps import Overlaps, image_overlaps, same_sweep_pairs, upright_overlaps
 
@@ -56,7 +56,7 @@ class KittiEvaluation:
         ValueError: the frames differ.
     """
 
-    def __init__(self, ground_truth: KittiObjects, detections: KittiObjects) -> None:
+    def __init__(self, ground_truth: KittiTable, detections: KittiTable) -> None:
         if ground_truth.frames != detections.frames:
             raise ValueError(
                 f"ground truth of {len(ground_truth.frames)} frames and detections of {len(detections.frames)} frames "
@@ -131,7 +131,7 @@ class KittiEvaluation:
         return [metric for metric, is_evaluable in evaluable.items() if is_evaluable]
 
 
-def ground_truth_states(objects: KittiObjects, name: str, difficulty: int) -> Int8[np.ndarray, " N"]:
+def ground_truth_states(objects: KittiTable, name: str, difficulty: int) -> Int8[np.ndarray, " N"]:
     """Tell which ground truths count for a class at a difficulty and which are ignored."""
     of_class = objects.kind == KITTI_CLASSES.index(name)
     height = objects.image_box[:, 3] - objects.image_box[:, 1]
@@ -146,7 +146,7 @@ def ground_truth_states(objects: KittiObjects, name: str, difficulty: int) -> In
     return states.astype(np.int8)
 
 
-def detection_states(objects: KittiObjects, name: str, difficulty: int) -> Int8[np.ndarray, " N"]:
+def detection_states(objects: KittiTable, name: str, difficulty: int) -> Int8[np.ndarray, " N"]:
     """Tell which detections count for a class at a difficulty; those that are too low are ignored, of any class."""
     # The official tool keeps whole pixels only.
     height = np.trunc(np.abs(objects.image_box[:, 3] - objects.image_box[:, 1]))
@@ -156,7 +156,7 @@ def detection_states(objects: KittiObjects, name: str, difficulty: int) -> Int8[
 
 
 def _orientation_similarity(
-    ground_truth: KittiObjects, detections: KittiObjects, pairs: Overlaps
+    ground_truth: KittiTable, detections: KittiTable, pairs: Overlaps
 ) -> Float64[np.ndarray, " P"] | None:
     if (detections.alpha == _NO_ALPHA).any():
         return None

@@ -6,8 +6,10 @@ A row without a 3D box has sizes -1 and location -1000.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -20,7 +22,7 @@ _SIZES, _LOCATION = slice(7, 10), slice(10, 13)
 
 
 @dataclass(frozen=True, slots=True)
-class KittiObjects:
+class KittiTable:
     """Rows of the files of F frames, concatenated, in file order.
 
     Attributes:
@@ -42,6 +44,17 @@ class KittiObjects:
                 f"objects: {len(self.frames)} frames and {len(self.kind)} rows do not fit offsets of "
                 f"{len(self.offsets)} entries that end at {self.offsets[-1]}"
             )
+
+    @classmethod
+    def concatenate(cls, tables: "Sequence[KittiTable]") -> Self:
+        """Join the frames of several tables."""
+        lengths = np.concatenate([[0], *[np.diff(table.offsets) for table in tables]])
+        return cls(
+            tuple(frame for table in tables for frame in table.frames),
+            np.cumsum(lengths, dtype=np.int64),
+            np.concatenate([np.zeros(0, np.int64), *[table.kind for table in tables]]),
+            np.concatenate([np.zeros((0, _RESULT_COLUMNS - 1)), *[table.values for table in tables]]),
+        )
 
     def __len__(self) -> int:
         return len(self.kind)
@@ -76,7 +89,7 @@ class KittiObjects:
         return np.stack([x, z, height / 2 - y, length, width, height, -rotation_y], 1)
 
 
-def read_labels(folder: Path, frames: list[str] | None = None) -> KittiObjects:
+def read_labels(folder: Path, frames: list[str] | None = None) -> KittiTable:
     """Read the label files of a folder, all of them or those of the named frames.
 
     Raises:
@@ -86,7 +99,7 @@ def read_labels(folder: Path, frames: list[str] | None = None) -> KittiObjects:
     return _read_files(folder, list_frames(folder) if frames is None else frames, _LABEL_COLUMNS)
 
 
-def read_results(folder: Path, frames: list[str] | None = None) -> KittiObjects:
+def read_results(folder: Path, frames: list[str] | None = None) -> KittiTable:
     """Read the result files of a folder, all of them or those of the named frames; raises as `read_labels`."""
     return _read_files(folder, list_frames(folder) if frames is None else frames, _RESULT_COLUMNS)
 
@@ -107,7 +120,7 @@ def list_frames(folder: Path) -> list[str]:
     return frames
 
 
-def _read_files(folder: Path, frames: list[str], columns: int) -> KittiObjects:
+def _read_files(folder: Path, frames: list[str], columns: int) -> KittiTable:
     kinds: list[int] = []
     rows: list[list[float]] = []
     ends = [0]
@@ -124,7 +137,7 @@ def _read_files(folder: Path, frames: list[str], columns: int) -> KittiObjects:
         ends.append(len(rows))
     values = np.full((len(rows), _RESULT_COLUMNS - 1), math.nan)
     values[:, : columns - 1] = np.array(rows, dtype=np.float64).reshape(len(rows), columns - 1)
-    return KittiObjects(tuple(frames), np.array(ends), np.array(kinds, dtype=np.int64), values)
+    return KittiTable(tuple(frames), np.array(ends), np.array(kinds, dtype=np.int64), values)
 
 
 def _parse_row(words: list[str], columns: int, path: Path, number: int) -> tuple[int, list[float]]:
@@ -159,7 +172,7 @@ def _first_bad_word(words: list[str]) -> str:
     return "the sum of the columns"
 
 
-def write_files(folder: Path, objects: KittiObjects) -> None:
+def write_files(folder: Path, objects: KittiTable) -> None:
     """Write one file per frame: results where the rows have scores, else labels; a frame without rows an empty file."""
     folder.mkdir(parents=True, exist_ok=True)
     for frame, start, end in zip(objects.frames, objects.offsets[:-1], objects.offsets[1:], strict=True):
