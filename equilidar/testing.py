@@ -82,7 +82,7 @@ def assert_op(
     for i, (one, other) in enumerate(zip(actual, expected, strict=True)):
         _assert_same_direction(one, other, f"{op} gradient {i}")
     if gradcheck:
-        assert torch.autograd.gradcheck(op, [_to_double(arg) for arg in args])
+        assert torch.autograd.gradcheck(op, [_to_dtype(arg, torch.float64) for arg in args])
     _assert_autocast(op, args, actual)
 
 
@@ -94,10 +94,10 @@ def _is_differentiated(arg: Any) -> bool:
     return isinstance(arg, Tensor) and arg.requires_grad
 
 
-def _to_double(arg: Any) -> Any:
+def _to_dtype(arg: Any, dtype: torch.dtype) -> Any:
     if not isinstance(arg, Tensor) or not arg.is_floating_point():
         return arg
-    return arg.detach().double().requires_grad_(arg.requires_grad)
+    return arg.detach().to(dtype).requires_grad_(arg.requires_grad)
 
 
 def _gradients(function: Callable[..., Any], args: Sequence[Any], *, in_autocast: bool = False) -> list[Tensor]:
@@ -125,7 +125,7 @@ def _assert_same_direction(actual: Tensor, expected: Tensor, name: str) -> None:
 
 def _assert_autocast(op: OpOverload, args: Sequence[Any], expected: list[Tensor]) -> None:
     """Run forward and backward under bfloat16 autocast; gradients keep the leaves' dtype and agree roughly."""
-    single = [arg.detach().float().requires_grad_() if _is_differentiated(arg) else arg for arg in args]
+    single = [_to_dtype(arg, torch.float32) for arg in args]
     actual = _gradients(op, single, in_autocast=True)
     for one, other in zip(actual, expected, strict=True):
         assert one.dtype == torch.float32, f"{op}: gradient of a float32 tensor is {one.dtype} under autocast"
