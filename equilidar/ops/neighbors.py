@@ -191,4 +191,5 @@ _k_nearest = define_op(
     " -> (Tensor, Tensor)",
     reference=_k_nearest_reference,
     fake=_k_nearest_fake,
+    autocast="float32",
 )

@@ -93,4 +93,5 @@ _rotated_nms = define_op(
     "rotated_nms(Tensor boxes, Tensor scores, Tensor groups, float iou_threshold) -> Tensor",
     reference=_nms_reference,
     fake=lambda boxes, scores, groups, iou_threshold: groups.new_empty(torch.library.get_ctx().new_dynamic_size()),
+    autocast="float32",
 )

@@ -92,6 +92,7 @@ _membership = define_op(
     "membership(Tensor points, Tensor boxes) -> Tensor",
     reference=_membership_reference,
     fake=lambda points, boxes: points.new_empty(boxes.shape[0], points.shape[0], dtype=torch.bool),
+    autocast="float32",
 )
 _points_in_boxes = define_op(
     "points_in_boxes(Tensor points, Tensor point_offsets, Tensor boxes, Tensor box_offsets) -> (Tensor, Tensor)",
@@ -100,4 +101,5 @@ _points_in_boxes = define_op(
         point_offsets.new_empty(points.shape[0]),
         box_offsets.new_empty(boxes.shape[0]),
     ),
+    autocast="float32",
 )

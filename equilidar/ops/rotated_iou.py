@@ -151,9 +151,11 @@ _rotated_overlap_pairs = define_op(
     "rotated_overlap_pairs(Tensor a, Tensor b) -> Tensor",
     reference=_overlap_pairs_reference,
     fake=lambda a, b: a.new_empty(a.shape[0], dtype=torch.float64),
+    autocast="float32",
 )
 _rotated_overlap = define_op(
     "rotated_overlap(Tensor a, Tensor b) -> Tensor",
     reference=_overlap_reference,
     fake=lambda a, b: a.new_empty(a.shape[0], b.shape[0], dtype=torch.float64),
+    autocast="float32",
 )

@@ -59,4 +59,5 @@ _farthest_points = define_op(
     "farthest_points(Tensor xyz, Tensor offsets, SymInt num) -> Tensor",
     reference=_farthest_points_reference,
     fake=lambda xyz, offsets, num: offsets.new_empty(offsets.shape[0] - 1, num),
+    autocast="float32",
 )

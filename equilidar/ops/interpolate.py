@@ -1,0 +1,122 @@
+"""Features of sparse voxels at points."""
+
+import itertools
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Bool, Float, Int, Int64
+from torch import Tensor
+
+from equilidar.ops._registration import define_op
+from equilidar.ops.rulebook import cell_keys
+from equilidar.structures import SparseVoxels
+
+
+def interpolate_voxels(
+    voxels: SparseVoxels,
+    xyz: Float[Tensor, "N 3"],
+    batch_index: Int64[Tensor, " N"],
+    mode: Literal["nearest", "trilinear"] = "trilinear",
+) -> tuple[Float[Tensor, "N C"], Bool[Tensor, " N"]]:
+    """Read voxel features at points; differentiable with respect to the features.
+
+    Args:
+        voxels: in any order, each cell once.
+        xyz: metres, in the frame of the grid.
+        batch_index: item of each point.
+        mode: "nearest": the feature of the cell that the point is in. "trilinear": of the eight cells whose centers
+            surround the point, weights renormalised over those that are occupied.
+
+    Returns:
+        features: zero where nothing was found.
+        found: whether the cell, or any of the eight with a weight above zero, is occupied.
+
+    Raises:
+        ValueError: unknown mode.
+    """
+    if mode == "nearest":
+        stride = torch.tensor(voxels.stride, device=xyz.device)
+        cells = voxels.grid.index_xyz(xyz).flip(1).div(stride, rounding_mode="floor")
+        rows = find_cells(voxels, torch.cat([batch_index[:, None], cells], 1))[:, None]
+        weights = torch.ones_like(rows, dtype=xyz.dtype)
+    elif mode == "trilinear":
+        rows, weights = _corner_rows_and_weights(voxels, xyz, batch_index)
+    else:
+        raise ValueError(f'mode must be "nearest" or "trilinear", got {mode!r}')
+    weights = torch.where(rows >= 0, weights, 0.0)
+    total = weights.sum(1, keepdim=True)
+    found = total > 0
+    weights = torch.where(found, weights / torch.where(found, total, 1.0), 0.0)
+    return _gather_weighted(voxels.features, rows.clamp_min(0), weights.to(voxels.features.dtype)), found[:, 0]
+
+
+def find_cells(voxels: SparseVoxels, cells: Int[Tensor, "N 4"]) -> Int64[Tensor, " N"]:
+    """Return the voxel row of each cell [batch, z, y, x]; -1 where the cell is empty or outside the grid."""
+    if len(voxels.coords) == 0:
+        return cells.new_full((len(cells),), -1, dtype=torch.int64)
+    limit = torch.tensor([voxels.batch_size, *voxels.shape], device=cells.device)
+    inside = ((cells >= 0) & (cells < limit)).all(1)
+    held, row = cell_keys(voxels.coords, voxels.shape).sort()
+    wanted = cell_keys(cells, voxels.shape)
+    slot = torch.searchsorted(held, wanted).clamp_max(len(held) - 1)
+    return torch.where(inside & (held[slot] == wanted), row[slot], -1)
+
+
+def _corner_rows_and_weights(voxels: SparseVoxels, xyz: Tensor, batch_index: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (N, 8) rows of the surrounding cells, -1 if empty, and their trilinear weights."""
+    low = torch.tensor(voxels.grid.low, device=xyz.device, dtype=xyz.dtype)
+    size = torch.tensor(voxels.grid.cell_size(voxels.stride), device=xyz.device, dtype=xyz.dtype)
+    # In units of cells, so that the center of cell i is at i.
+    position = ((xyz - low) / size - 0.5).flip(1)
+    lowest = position.floor()
+    fraction = position - lowest
+    corners = torch.tensor(list(itertools.product((0, 1), repeat=3)), device=xyz.device)
+    cells = (lowest.long()[:, None] + corners).flatten(0, 1)
+    weights = torch.where(corners.bool(), fraction[:, None], 1 - fraction[:, None]).prod(2)
+    rows = find_cells(voxels, torch.cat([batch_index.repeat_interleave(8)[:, None], cells], 1))
+    return rows.view(-1, 8), weights
+
+
+def _gather_reference(features: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
+    """Return sum_k weights[n, k] * features[rows[n, k]]; a neighbour at a time, to hold (N, C) and not (N, K, C)."""
+    gathered = features.new_zeros(len(rows), features.shape[1])
+    if len(features) == 0:
+        return gathered
+    for row, weight in zip(rows.unbind(1), weights.unbind(1), strict=True):
+        gathered = gathered + features[row] * weight[:, None]
+    return gathered
+
+
+def _gather_setup(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+    features, rows, weights = inputs
+    ctx.save_for_backward(rows, weights)
+    ctx.num_rows = features.shape[0]
+
+
+def _gather_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    rows, weights = ctx.saved_tensors
+    return _spread_weighted(grad, rows, weights, ctx.num_rows), None, None
+
+
+def _spread_reference(grad: Tensor, rows: Tensor, weights: Tensor, num_rows: int) -> Tensor:
+    """Return the transpose of the gathering: out[rows[n, k]] += weights[n, k] * grad[n]."""
+    spread = grad.new_zeros(num_rows, grad.shape[1])
+    if num_rows:
+        for row, weight in zip(rows.unbind(1), weights.unbind(1), strict=True):
+            spread.index_add_(0, row, grad * weight[:, None])
+    return spread
+
+
+_spread_weighted = define_op(
+    "spread_weighted(Tensor grad, Tensor rows, Tensor weights, SymInt num_rows) -> Tensor",
+    reference=_spread_reference,
+    fake=lambda grad, rows, weights, num_rows: grad.new_empty(num_rows, grad.shape[1]),
+)
+_gather_weighted = define_op(
+    "gather_weighted(Tensor features, Tensor rows, Tensor weights) -> Tensor",
+    reference=_gather_reference,
+    fake=lambda features, rows, weights: features.new_empty(rows.shape[0], features.shape[1]),
+    setup_context=_gather_setup,
+    backward=_gather_backward,
+    autocast="float32",
+)
