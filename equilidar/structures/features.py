@@ -80,12 +80,14 @@ class PairFeatures(Movable):
         views: the views and what relates them.
         a, b: features of the two views from the online network.
         source: features of the source sweep from the EMA target network, without gradient; None if not read.
+        temporal: features of `views.temporal` from the online network, where there is that view.
     """
 
     views: ViewPair
     a: BackboneFeatures
     b: BackboneFeatures
     source: BackboneFeatures | None
+    temporal: BackboneFeatures | None = None
 
 
 @dataclass(slots=True)

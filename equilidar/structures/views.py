@@ -76,6 +76,8 @@ class ViewPair(Movable):
         match_offsets: (B + 1,) which matches belong to which item.
         seeds: (B,) int64 per-sample seeds for whatever an objective draws.
         keys: names of the pairs.
+        temporal: the target sweep as the temporal branch sees it, where that is a third view; None where it is view a.
+            The source then is in this view's frame instead of view a's.
     """
 
     a: View
@@ -85,6 +87,7 @@ class ViewPair(Movable):
     match_offsets: Int64[Tensor, " B1"]
     seeds: Int64[Tensor, " B"]
     keys: tuple[str, ...]
+    temporal: View | None = None
 
     @property
     def batch_size(self) -> int:

@@ -1,0 +1,19 @@
+"""Where scene flow comes from: estimators behind one protocol, and a cache for what they gave."""
+
+from equilidar.flow.exact import ExactFlow
+from equilidar.flow.nearest import NearestFlow
+from equilidar.flow.protocol import FlowEstimator, check_label_free, settings_of
+from equilidar.flow.rigid import RigidFlow
+from equilidar.flow.shuffled import ShuffledFlow
+from equilidar.flow.zero import ZeroFlow
+
+__all__ = [
+    "ExactFlow",
+    "FlowEstimator",
+    "NearestFlow",
+    "RigidFlow",
+    "ShuffledFlow",
+    "ZeroFlow",
+    "check_label_free",
+    "settings_of",
+]
