@@ -10,7 +10,7 @@ from torch import Tensor
 from equilidar.detection.box_coder import decode_boxes
 from equilidar.detection.direction import with_direction
 from equilidar.detection.predictions import AnchorPredictions
-from equilidar.ops.nms import rotated_nms
+from equilidar.ops.nms import nms_batched
 from equilidar.structures import Boxes3D, Detections
 from equilidar.structures import offsets as batch_offsets
 from equilidar.structures.boxes import wrap_angle
@@ -58,24 +58,29 @@ class BoxSelection:
 
     def __call__(self, decoded: AnchorBoxes) -> Detections:
         """Return what is left, by falling score in each sweep; `label` is the index among the head's classes."""
-        boxes: list[Tensor] = []
-        scores: list[Tensor] = []
-        labels: list[Tensor] = []
-        for item in range(len(decoded.scores)):  # suppression is sequential anyway
-            rows = self._rows(decoded.boxes[item], decoded.scores[item])
-            boxes.append(decoded.boxes[item, rows])
-            scores.append(decoded.scores[item, rows])
-            labels.append(decoded.classes[item, rows])
-        flat = torch.cat(boxes)
-        offsets = batch_offsets.from_lengths([len(item) for item in scores]).to(flat.device)
-        kept = Boxes3D.make(flat[:, :3], flat[:, 3:6], wrap_angle(flat[:, 6]), label=torch.cat(labels), offsets=offsets)
-        return Detections(kept, torch.cat(scores))
-
-    def _rows(self, boxes: Float[Tensor, "A 7"], scores: Float[Tensor, " A"]) -> Int64[Tensor, " K"]:
         # An untrained or diverged head can give sizes that overflow; suppression must not see them.
-        usable = torch.isfinite(boxes).all(-1) & (scores >= self.score_threshold)
-        ranked = torch.where(usable, scores, -math.inf)
-        best, rows = ranked.topk(min(self.max_candidates, len(ranked)))
-        rows = rows[best > -math.inf]
-        kept = rotated_nms(boxes[rows], scores[rows], self.nms_iou)
-        return rows[kept[: self.max_boxes]]
+        usable = torch.isfinite(decoded.boxes).all(-1) & (decoded.scores >= self.score_threshold)
+        ranked = torch.where(usable, decoded.scores, -math.inf)
+        best, rows = ranked.topk(min(self.max_candidates, ranked.shape[1]), 1)
+        item, column = (best > -math.inf).nonzero().unbind(1)
+        row = rows[item, column]
+
+        kept = nms_batched(decoded.boxes[item, row], decoded.scores[item, row], self.nms_iou, item)
+        kept = kept[item[kept].argsort(stable=True)]  # by item, then falling score
+        kept = kept[_rank_in_run(item[kept]) < self.max_boxes]
+        return _detections(decoded, item[kept], row[kept])
+
+
+def _rank_in_run(sorted_values: Int64[Tensor, " N"]) -> Int64[Tensor, " N"]:
+    """Return how many equal values stand before each value."""
+    return torch.arange(len(sorted_values), device=sorted_values.device) - torch.searchsorted(
+        sorted_values, sorted_values
+    )
+
+
+def _detections(decoded: AnchorBoxes, item: Int64[Tensor, " K"], row: Int64[Tensor, " K"]) -> Detections:
+    boxes = decoded.boxes[item, row]
+    offsets = batch_offsets.from_lengths(torch.bincount(item, minlength=len(decoded.scores)))
+    label = decoded.classes[item, row]
+    kept = Boxes3D.make(boxes[:, :3], boxes[:, 3:6], wrap_angle(boxes[:, 6]), label=label, offsets=offsets)
+    return Detections(kept, decoded.scores[item, row])

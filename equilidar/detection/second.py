@@ -2,12 +2,13 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Int64
 from torch import Tensor, nn
 
-from equilidar.backbones.feature_info import Backbone
+from equilidar.backbones.feature_info import FeatureInfo
 from equilidar.detection.anchor_head import AnchorHead
 from equilidar.detection.anchors import AnchorClass
 from equilidar.detection.decode import BoxSelection, decode_predictions
@@ -15,7 +16,20 @@ from equilidar.detection.losses import AnchorLoss
 from equilidar.detection.neck import BEVNeck
 from equilidar.detection.predictions import AnchorPredictions
 from equilidar.detection.targets import assign_targets
-from equilidar.structures import Boxes3D, Detections, LossTerms, PointCloudBatch
+from equilidar.structures import BackboneFeatures, Boxes3D, Detections, LossTerms, PointCloudBatch
+from equilidar.structures.grid import GridSpec
+
+
+@runtime_checkable
+class DetectionBackbone(Protocol):
+    """What a detector needs of a backbone, which is a `torch.nn.Module` besides."""
+
+    grid: GridSpec
+    feature_info: FeatureInfo
+
+    def encode(self, points: PointCloudBatch) -> BackboneFeatures:
+        """Voxelize and encode."""
+        ...
 
 
 class SECOND(nn.Module):
@@ -25,7 +39,7 @@ class SECOND(nn.Module):
     detector does not know are ignored in training.
 
     Args:
-        backbone: any `torch.nn.Module` that is a `Backbone`.
+        backbone: any backbone (see `DetectionBackbone`).
         neck: dense network on its map.
         head: anchor head on the neck's map.
         class_names: the dataset's classes, which labels refer to.
@@ -41,7 +55,7 @@ class SECOND(nn.Module):
 
     def __init__(
         self,
-        backbone: Backbone,
+        backbone: DetectionBackbone,
         neck: BEVNeck,
         head: AnchorHead,
         *,
@@ -101,7 +115,7 @@ class SECOND(nn.Module):
 
 
 def build_second(
-    backbone: Backbone,
+    backbone: DetectionBackbone,
     class_names: Sequence[str],
     *,
     neck: Callable[..., BEVNeck],
@@ -113,7 +127,7 @@ def build_second(
     """Size neck and head by the backbone and put the detector together.
 
     Args:
-        backbone: any `torch.nn.Module` that is a `Backbone`.
+        backbone: any backbone (see `DetectionBackbone`).
         class_names: the dataset's classes.
         neck: `BEVNeck` or the like, still to be given `in_channels` and `in_shape`.
         anchors: one entry for each class to be found.

@@ -6,7 +6,6 @@ highest IoU that the box gets at all (every anchor in a tie); background where i
 `unmatched`; ignored otherwise. A positive anchor is given the box that it overlaps most, the first in a tie.
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +14,8 @@ from torch import Tensor
 
 from equilidar.detection.anchors import Anchors
 from equilidar.detection.box_coder import encode_boxes
-from equilidar.detection.direction import direction_of, limit_period
+from equilidar.detection.direction import direction_of
+from equilidar.ops.rotated_iou import axis_aligned_bev_iou
 from equilidar.structures import Boxes3D
 from equilidar.structures.moving import Movable
 
@@ -33,24 +33,6 @@ class AnchorTargets(Movable):
     labels: Int64[Tensor, "B A"]
     boxes: Float[Tensor, "B A 7"]
     directions: Int64[Tensor, "B A"]
-
-
-def nearest_bev(boxes: Float[Tensor, "*S 7"]) -> Float[Tensor, "*S 4"]:
-    """Return x0, y0, x1, y1 of the axis-aligned rectangle whose length lies along the axis nearest to the heading."""
-    across = limit_period(boxes[..., 6], 0.5, math.pi).abs() >= math.pi / 4
-    length, width = boxes[..., 3], boxes[..., 4]
-    half = torch.stack([torch.where(across, width, length), torch.where(across, length, width)], -1) / 2
-    return torch.cat([boxes[..., :2] - half, boxes[..., :2] + half], -1)
-
-
-def rectangle_iou(a: Float[Tensor, "*S N 4"], b: Float[Tensor, "*S M 4"]) -> Float[Tensor, "*S N M"]:
-    """Return the IoU of all pairs of axis-aligned rectangles x0, y0, x1, y1; 0 where both are empty."""
-    low = torch.maximum(a[..., :, None, :2], b[..., None, :, :2])
-    high = torch.minimum(a[..., :, None, 2:], b[..., None, :, 2:])
-    overlap = (high - low).clamp(min=0).prod(-1)
-    area_a = (a[..., 2:] - a[..., :2]).prod(-1)[..., :, None]
-    area_b = (b[..., 2:] - b[..., :2]).prod(-1)[..., None, :]
-    return overlap / (area_a + area_b - overlap).clamp(min=1e-6)
 
 
 def assign_targets(anchors: Anchors, boxes: Boxes3D) -> AnchorTargets:
@@ -81,8 +63,8 @@ def _assign_class(anchors: Anchors, index: int, boxes: Boxes3D) -> tuple[Int64[T
     """Return labels and matched boxes of the N anchors of one class; the boxes only matter where the label is > 0."""
     spec = anchors.classes[index]
     padded, valid = _pad(boxes)  # (B, M, 7), (B, M)
-    rectangles = nearest_bev(anchors.of_class(index).flatten(0, 1))
-    iou = rectangle_iou(rectangles.expand(len(padded), -1, -1), nearest_bev(padded))
+    table = axis_aligned_bev_iou(anchors.of_class(index).flatten(0, 1), padded.flatten(0, 1))
+    iou = table.view(len(table), *valid.shape).transpose(0, 1)  # (B, N, M)
     iou = torch.where(valid[:, None, :], iou, -1.0)
 
     best, box_row = iou.max(2)  # (B, N): the first box in a tie

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from equilidar.detection.anchors import make_anchors
 from equilidar.detection.box_coder import encode_boxes
 from equilidar.detection.direction import direction_of
-from equilidar.detection.targets import assign_targets, nearest_bev, rectangle_iou
+from equilidar.detection.targets import assign_targets
+from equilidar.ops.rotated_iou import axis_aligned_bev_iou
 from equilidar.structures import Boxes3D, GridSpec
 
 from .openpcdet_case import ANCHORS, load
@@ -111,9 +112,12 @@ def test_boxes_outside_the_grid_and_of_other_classes_change_nothing() -> None:
 
 def test_openpcdet_oracle_nearest_bev(oracles) -> None:
     case = load(oracles / "openpcdet/conventions/augment_boxes.npz")
-    rectangles = nearest_bev(torch.from_numpy(case["in/boxes7"]))
-    torch.testing.assert_close(rectangles, torch.from_numpy(case["nearest_bev/aligned_boxes"]), atol=1e-6, rtol=0)
+    boxes, stored = torch.from_numpy(case["in/boxes7"]), torch.from_numpy(case["nearest_bev/aligned_boxes"])
+    # The stored x0, y0, x1, y1 as boxes that need no turning are the boxes, as far as this IoU can tell.
+    upright = torch.zeros(len(stored), 7)
+    upright[:, :2], upright[:, 3:5] = (stored[:, :2] + stored[:, 2:]) / 2, stored[:, 2:] - stored[:, :2]
+    torch.testing.assert_close(axis_aligned_bev_iou(boxes, upright).diagonal(), torch.ones(5), atol=1e-5, rtol=0)
     # The second set is not stored: the same boxes, 0.3 m and 0.1 m aside and 0.1 m longer and wider.
-    others = torch.from_numpy(case["in/boxes7"]) + torch.tensor([0.3, 0.1, 0, 0.1, 0.1, 0, 0])
-    iou = rectangle_iou(rectangles, nearest_bev(others))
+    others = boxes + torch.tensor([0.3, 0.1, 0, 0.1, 0.1, 0, 0])
+    iou = axis_aligned_bev_iou(boxes, others)
     torch.testing.assert_close(iou, torch.from_numpy(case["nearest_bev/iou_self"]), atol=1e-5, rtol=0)
