@@ -1,0 +1,6 @@
+"""Backbones: from voxels to features by stage."""
+
+from equilidar.backbones.feature_info import Backbone, FeatureInfo
+from equilidar.backbones.voxel_plain import VoxelBackBone8x
+
+__all__ = ["Backbone", "FeatureInfo", "VoxelBackBone8x"]

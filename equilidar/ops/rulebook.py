@@ -1,0 +1,204 @@
+"""Rulebooks: which input row meets which output row under which kernel offset.
+
+A sparse convolution is a cross-correlation, as torch's `conv3d`: output cell o reads input cell
+o * stride - padding + k through the weight at offset k. The canonical form of that relation is the neighbour table,
+(K, V_out), offsets in (z, y, x) order: the input row that an output row reads under an offset, -1 where that cell
+is empty. `Rulebook` holds the same as pairs, which is what gather-GEMM-scatter consumes.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Int, Int32, Int64
+from torch import Tensor
+
+from equilidar.ops._registration import define_op
+
+IntTriple = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Rulebook:
+    """Pairs of rows, sorted by kernel offset and then by output row.
+
+    For one offset every input row and every output row occurs at most once, so a scatter-add over the pairs of one
+    offset has no collisions: results do not depend on the order of additions, on any device.
+
+    Attributes:
+        in_rows: (P,) rows of the input features.
+        out_rows: (P,) rows of the output features.
+        counts: pairs per kernel offset, on the host; they sum to P.
+        center: the offset that maps every row to itself and whose pairs are therefore left out; -1 if there is none.
+        num_in: number of input rows.
+        num_out: number of output rows.
+    """
+
+    in_rows: Int64[Tensor, " P"]
+    out_rows: Int64[Tensor, " P"]
+    counts: tuple[int, ...]
+    center: int
+    num_in: int
+    num_out: int
+
+    @classmethod
+    def from_table(cls, table: Int64[Tensor, "K V"], num_in: int, *, center: int = -1) -> "Rulebook":
+        """List the pairs of a neighbour table. Waits for the device once: counts are needed on the host."""
+        if center >= 0:
+            table = table.clone()
+            table[center] = -1
+        used = table >= 0
+        pairs = used.nonzero()
+        counts = tuple(used.sum(1).tolist())
+        return cls(table[used], pairs[:, 1].contiguous(), counts, center, num_in, table.shape[1])
+
+    def inverted(self) -> "Rulebook":
+        """Return the rulebook of the inverse convolution: the same offsets, input and output exchanged."""
+        return replace(self, in_rows=self.out_rows, out_rows=self.in_rows, num_in=self.num_out, num_out=self.num_in)
+
+
+def submanifold_rulebook(coords: Int32[Tensor, "V 4"], shape: IntTriple, kernel: IntTriple) -> Rulebook:
+    """Return the rulebook of a convolution whose output cells are its input cells (Graham et al., CVPR 2018).
+
+    Args:
+        coords: unique [batch, z, y, x] rows in any order.
+        shape: cells (z, y, x).
+        kernel: odd sizes (z, y, x).
+    """
+    if any(size < 1 or size % 2 == 0 for size in kernel):
+        raise ValueError(f"kernel of a submanifold convolution must be odd along every axis, got {tuple(kernel)}")
+    table = _submanifold_neighbors(coords, shape, kernel)
+    return Rulebook.from_table(table, len(coords), center=math.prod(kernel) // 2)
+
+
+def strided_rulebook(
+    coords: Int32[Tensor, "V 4"], shape: IntTriple, kernel: IntTriple, stride: IntTriple, padding: IntTriple
+) -> tuple[Rulebook, Int32[Tensor, "W 4"]]:
+    """Return the rulebook of a convolution that yields every output cell its kernel reaches, and those cells.
+
+    Args:
+        coords: unique [batch, z, y, x] rows in any order.
+        shape: input cells (z, y, x).
+        kernel: sizes (z, y, x).
+        stride: steps (z, y, x).
+        padding: cells (z, y, x) added on both sides.
+
+    Returns:
+        The rulebook, and the output coords sorted by [batch, z, y, x].
+    """
+    output_shape(shape, kernel, stride, padding)
+    table, out_coords = _strided_neighbors(coords, shape, kernel, stride, padding)
+    return Rulebook.from_table(table, len(coords)), out_coords
+
+
+def output_shape(shape: IntTriple, kernel: IntTriple, stride: IntTriple, padding: IntTriple) -> IntTriple:
+    """Return the cells (z, y, x) of a strided convolution's output.
+
+    Raises:
+        ValueError: a size is not positive, or the kernel fits nowhere along an axis.
+    """
+    if min(*kernel, *stride) < 1 or min(padding) < 0:
+        raise ValueError(f"kernel {tuple(kernel)} and stride {tuple(stride)} must be >= 1, padding {padding} >= 0")
+    z, y, x = (
+        (size + 2 * pad - extent) // step + 1
+        for size, extent, step, pad in zip(shape, kernel, stride, padding, strict=True)
+    )
+    if min(z, y, x) < 1:
+        raise ValueError(
+            f"a convolution of kernel {tuple(kernel)}, stride {tuple(stride)}, padding {tuple(padding)} leaves "
+            f"nothing of {tuple(shape)} cells (z, y, x): choose a larger grid or smaller voxels"
+        )
+    return z, y, x
+
+
+def cell_keys(coords: Int[Tensor, "V 4"], shape: Sequence[int]) -> Int64[Tensor, " V"]:
+    """Return one int64 per [batch, z, y, x] row that sorts as the rows do."""
+    batch, z, y, x = coords.long().unbind(1)
+    return ((batch * shape[0] + z) * shape[1] + y) * shape[2] + x
+
+
+def cells_of_keys(keys: Int64[Tensor, " V"], shape: Sequence[int]) -> Int32[Tensor, "V 4"]:
+    """Return the [batch, z, y, x] rows of `cell_keys`."""
+    x, rest = keys % shape[2], keys // shape[2]
+    y, rest = rest % shape[1], rest // shape[1]
+    return torch.stack([rest // shape[0], rest % shape[0], y, x], 1).int()
+
+
+def _submanifold_reference(coords: Tensor, shape: Sequence[int], kernel: Sequence[int]) -> Tensor:
+    # Two economies. The relation is symmetric: if i reads j at offset k, j reads i at the mirrored offset, so only
+    # the later half of the offsets is searched. And cells adjacent along x are adjacent in the sorted keys: one binary
+    # search finds the first of a run along x, the others follow it.
+    reach_z, reach_y, reach_x = (size // 2 for size in kernel)
+    # A margin per axis keeps neighbours across the border from being taken for cells of the next line.
+    padded = (shape[0] + reach_z, shape[1] + reach_y, shape[2] + reach_x)
+    keys, order = cell_keys(coords, padded).sort()
+    with_end = torch.cat([keys, keys.new_full((1,), torch.iinfo(torch.int64).max)])
+    rows = torch.arange(len(keys), device=keys.device)
+    center = math.prod(kernel) // 2
+    table = rows.new_full((math.prod(kernel), len(keys)), -1)
+    table[center] = order
+    offset = center
+    for dz, dy in itertools.product(range(reach_z + 1), range(-reach_y, reach_y + 1)):
+        if (dz, dy) < (0, 0):
+            continue
+        line = keys + (dz * padded[1] + dy) * padded[2]
+        first = 1 if (dz, dy) == (0, 0) else -reach_x
+        position = rows + 1 if first == 1 else torch.searchsorted(keys, line - reach_x)
+        for dx in range(first, reach_x + 1):
+            offset += 1
+            found = with_end[position] == line + dx
+            here, there = rows[found], position[found]
+            table[offset, here] = order[there]
+            table[2 * center - offset, there] = order[here]
+            position = position + found
+    return torch.empty_like(table).index_copy_(1, order, table)
+
+
+def _strided_reference(
+    coords: Tensor, shape: Sequence[int], kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    out_shape = [(n + 2 * p - k) // s + 1 for n, k, s, p in zip(shape, kernel, stride, padding, strict=True)]
+    batch, *axes = coords.long().unbind(1)
+    key = batch[:, None, None, None]
+    offset = torch.zeros_like(key)
+    valid = torch.ones_like(key, dtype=torch.bool)
+    for axis, index in enumerate(axes):
+        # At most ceil(kernel / stride) output cells per axis read a cell: far fewer candidates than offsets.
+        taps = torch.arange(-(-kernel[axis] // stride[axis]), device=coords.device)
+        shifted = (index + padding[axis])[:, None]
+        out = shifted // stride[axis] - taps
+        tap = shifted - out * stride[axis]
+        fits = (tap < kernel[axis]) & (out >= 0) & (out < out_shape[axis])
+        view = [len(coords), 1, 1, 1]
+        view[axis + 1] = len(taps)
+        key = key * out_shape[axis] + out.view(view)
+        offset = offset * kernel[axis] + tap.view(view)
+        valid = valid & fits.view(view)
+    out_keys, out_rows = key[valid].unique(return_inverse=True)
+    table = out_rows.new_full((math.prod(kernel), len(out_keys)), -1)
+    table[offset[valid], out_rows] = valid.nonzero()[:, 0]
+    return table, cells_of_keys(out_keys, out_shape)
+
+
+def _strided_fake(
+    coords: Tensor, shape: Sequence[int], kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    num_out = torch.library.get_ctx().new_dynamic_size()
+    return (
+        coords.new_empty((math.prod(kernel), num_out), dtype=torch.int64),
+        coords.new_empty((num_out, 4), dtype=torch.int32),
+    )
+
+
+_submanifold_neighbors = define_op(
+    "submanifold_neighbors(Tensor coords, int[] shape, int[] kernel) -> Tensor",
+    reference=_submanifold_reference,
+    fake=lambda coords, shape, kernel: coords.new_empty((math.prod(kernel), coords.shape[0]), dtype=torch.int64),
+)
+_strided_neighbors = define_op(
+    "strided_neighbors(Tensor coords, int[] shape, int[] kernel, int[] stride, int[] padding) -> (Tensor, Tensor)",
+    reference=_strided_reference,
+    fake=_strided_fake,
+)

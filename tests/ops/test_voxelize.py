@@ -1,0 +1,119 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from equilidar.ops.voxelize import mean_by_row, occupied_voxels, voxel_rows, voxelize_hard, voxelize_mean
+from equilidar.structures import GridSpec, PointCloudBatch
+from equilidar.structures.offsets import from_lengths
+
+GRID = GridSpec((-2.0, -1.0, -1.0), (2.0, 2.0, 1.0), (0.5, 0.25, 1.0))
+
+
+def cloud(lengths: list[int], seed: int, spread: float = 3.0) -> PointCloudBatch:
+    generator = torch.Generator().manual_seed(seed)
+    num = sum(lengths)
+    xyz = (torch.rand(num, 3, generator=generator) * 2 - 1) * spread
+    return PointCloudBatch(xyz, torch.rand(num, 2, generator=generator), from_lengths(lengths), ("intensity", "time"))
+
+
+def cells_by_loop(points: PointCloudBatch, grid: GridSpec) -> dict[tuple[int, ...], list[int]]:
+    """Points of each cell [batch, z, y, x], in the order of the cloud; float32 arithmetic as in the grid."""
+    low, size = np.float32(grid.low), np.float32(grid.voxel_size)
+    cells: dict[tuple[int, ...], list[int]] = {}
+    for row, (item, point) in enumerate(zip(points.batch_index.tolist(), points.xyz.numpy(), strict=True)):
+        x, y, z = np.floor((point - low) / size).astype(int).tolist()
+        if all(0 <= i < n for i, n in zip((z, y, x), grid.shape, strict=True)):
+            cells.setdefault((item, z, y, x), []).append(row)
+    return cells
+
+
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=3), st.integers(0, 1000))
+@settings(max_examples=30, deadline=None)
+def test_mean_is_the_mean_of_each_cell_sorted(lengths, seed):
+    points = cloud(lengths, seed)
+    voxels = voxelize_mean(points, GRID)
+    expected = cells_by_loop(points, GRID)
+    assert [tuple(row) for row in voxels.coords.tolist()] == sorted(expected)
+    values = torch.cat([points.xyz, points.features], 1)
+    for row, members in zip(voxels.features, (expected[key] for key in sorted(expected)), strict=True):
+        torch.testing.assert_close(row, values[members].mean(0))
+    assert voxels.batch_size == len(lengths) and voxels.shape == GRID.shape
+
+
+@given(st.integers(0, 1000))
+@settings(max_examples=20, deadline=None)
+def test_rows_point_at_the_voxel_that_holds_the_point(seed):
+    points = cloud([30, 0, 25], seed)
+    rows = voxel_rows(points.xyz, points.offsets, GRID)
+    coords = voxelize_mean(points, GRID).coords
+    inside = GRID.contains(points.xyz)
+    assert torch.equal(rows >= 0, inside)
+    found = coords[rows[inside]]
+    assert torch.equal(found[:, 0].long(), points.batch_index[inside])
+    assert torch.equal(found[:, 1:].flip(1).long(), GRID.index_xyz(points.xyz)[inside])
+
+
+def test_faces_belong_to_the_upper_voxel_and_the_range_is_half_open():
+    xyz = torch.tensor([[-2.0, -1.0, -1.0], [-1.5, -0.75, 0.0], [2.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.0, 0.0, 1.0]])
+    rows, coords = occupied_voxels(xyz, torch.tensor([0, 5]), GRID)
+    assert coords.tolist() == [[0, 0, 0, 0], [0, 1, 1, 1]]
+    assert rows.tolist() == [0, 1, -1, -1, -1]
+
+
+def test_not_a_number_is_in_no_voxel():
+    xyz = torch.tensor([[float("nan"), 0.0, 0.0], [0.0, float("inf"), 0.0], [0.0, 0.0, -float("inf")], [0.1, 0.1, 0.1]])
+    assert voxel_rows(xyz, torch.tensor([0, 4]), GRID).tolist() == [-1, -1, -1, 0]
+
+
+def test_no_points_give_no_voxels():
+    points = cloud([0, 0], 0)
+    voxels = voxelize_mean(points, GRID)
+    assert voxels.coords.shape == (0, 4) and voxels.features.shape == (0, 5) and voxels.batch_size == 2
+    hard = voxelize_hard(points, GRID, 3, 3)
+    assert hard.points.shape == (0, 3, 5) and hard.mean().features.shape == (0, 5)
+
+
+def test_mean_is_differentiable():
+    values = torch.randn(5, 2, dtype=torch.float64, requires_grad=True)
+    rows = torch.tensor([0, 2, 0, 2, 2])
+    assert torch.autograd.gradcheck(lambda v: mean_by_row(v, rows, 4), values)
+    assert mean_by_row(values, rows, 4)[[1, 3]].abs().sum() == 0
+
+
+@given(st.lists(st.integers(0, 60), min_size=1, max_size=3), st.integers(1, 4), st.integers(1, 12), st.integers(0, 99))
+@settings(max_examples=40, deadline=None)
+def test_hard_keeps_first_points_of_first_voxels(lengths, max_points, max_voxels, seed):
+    points = cloud(lengths, seed, spread=1.2)
+    hard = voxelize_hard(points, GRID, max_points, max_voxels)
+    values = torch.cat([points.xyz, points.features], 1)
+    # A dict keeps the order of first points; items follow one another.
+    kept = []
+    for item in range(len(lengths)):
+        cells = [(key, rows) for key, rows in cells_by_loop(points, GRID).items() if key[0] == item]
+        kept += cells[:max_voxels]
+    assert [tuple(row) for row in hard.coords.tolist()] == [key for key, _ in kept]
+    for voxel, count, (_, rows) in zip(hard.points, hard.num_points.tolist(), kept, strict=True):
+        assert count == min(len(rows), max_points)
+        assert torch.equal(voxel[:count], values[rows[:max_points]])
+        assert voxel[count:].abs().sum() == 0
+
+
+def test_hard_without_truncation_has_the_dynamic_mean():
+    points = cloud([50, 30], 3)
+    hard, dynamic = voxelize_hard(points, GRID, 100, 1000).mean(), voxelize_mean(points, GRID)
+    assert torch.equal(hard.coords, dynamic.coords)
+    torch.testing.assert_close(hard.features, dynamic.features)
+
+
+def test_hard_refuses_empty_caps():
+    with pytest.raises(ValueError, match="max_points and max_voxels"):
+        voxelize_hard(cloud([3], 0), GRID, 0, 5)
+
+
+def test_registration():
+    points = cloud([20, 0, 7], 1)
+    index = GRID.index_xyz(points.xyz)
+    torch.library.opcheck(torch.ops.equilidar.voxel_rows.default, (index, points.batch_index, list(GRID.shape)))
+    torch.library.opcheck(torch.ops.equilidar.voxel_rows.default, (index[:0], points.batch_index[:0], [2, 3, 4]))
