@@ -9,7 +9,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -46,7 +45,7 @@ class KittiTable:
             )
 
     @classmethod
-    def concatenate(cls, tables: "Sequence[KittiTable]") -> Self:
+    def concatenate(cls, tables: "Sequence[KittiTable]") -> "KittiTable":
         """Join the frames of several tables."""
         lengths = np.concatenate([[0], *[np.diff(table.offsets) for table in tables]])
         return cls(

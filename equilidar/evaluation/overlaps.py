@@ -3,13 +3,13 @@
 Legend: G ground truths, D detections, P pairs, F + 1 offsets of F sweeps.
 """
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float64, Int64
 
-from equilidar.evaluation.compiled import compiled
+from equilidar.ops.rotated_iou import bev_iou_pairs, iou_3d_pairs
 
 Rows = Int64[np.ndarray, " P"]
 
@@ -89,70 +89,21 @@ def upright_overlaps(
     Returns:
         intersection over union of the areas seen from above, and of the volumes; both list the same pairs.
     """
-    shared, shared_height = _intersections(ground_truth, detections, *pairs)
-    meets = shared > 0
-    rows = pairs[0][meets], pairs[1][meets]
-    shared, volume = shared[meets], shared[meets] * shared_height[meets]
-    a, b = ground_truth[rows[0], 3:6], detections[rows[1], 3:6]
-    area = shared / (a[:, :2].prod(1) + b[:, :2].prod(1) - shared)
-    return Overlaps(*rows, area), Overlaps(*rows, volume / (a.prod(1) + b.prod(1) - volume))
+    near = _may_meet(ground_truth, detections, *pairs)
+    rows = pairs[0][near], pairs[1][near]
+    a, b = torch.from_numpy(ground_truth[rows[0]]), torch.from_numpy(detections[rows[1]])
+    area, volume = bev_iou_pairs(a, b).numpy(), iou_3d_pairs(a, b).numpy()
+    meets = area > 0
+    rows = rows[0][meets], rows[1][meets]
+    return Overlaps(*rows, area[meets]), Overlaps(*rows, volume[meets])
 
 
-@compiled
-def _clip(polygon, num, axis, sign, limit, result):
-    """Keep the part of a convex polygon where sign * coordinate <= limit (Sutherland and Hodgman, 1974)."""
-    kept = 0
-    for i in range(num):
-        j = (i + 1) % num
-        here, there = limit - sign * polygon[i, axis], limit - sign * polygon[j, axis]
-        if here >= 0:
-            result[kept] = polygon[i]
-            kept += 1
-        if here * there < 0:
-            share = here / (here - there)
-            result[kept, axis] = sign * limit
-            other = 1 - axis
-            result[kept, other] = polygon[i, other] + share * (polygon[j, other] - polygon[i, other])
-            kept += 1
-    return kept
-
-
-@compiled
-def _shared_area(a, b, polygon, scratch):
-    """Return the area shared by two oriented rectangles: b's corners, in a's axes, clipped by a's four sides."""
-    # Differences before products: exact to rounding wherever on the map the boxes lie.
-    east, north = b[0] - a[0], b[1] - a[1]
-    cos, sin = math.cos(a[6]), math.sin(a[6])
-    x, y = cos * east + sin * north, cos * north - sin * east
-    cos, sin = math.cos(b[6] - a[6]), math.sin(b[6] - a[6])
-    for corner, (along, across) in enumerate(((0.5, 0.5), (-0.5, 0.5), (-0.5, -0.5), (0.5, -0.5))):
-        length, width = along * b[3], across * b[4]
-        polygon[corner, 0] = x + cos * length - sin * width
-        polygon[corner, 1] = y + sin * length + cos * width
-    num = _clip(polygon, 4, 0, 1.0, a[3] / 2, scratch)
-    num = _clip(scratch, num, 0, -1.0, a[3] / 2, polygon)
-    num = _clip(polygon, num, 1, 1.0, a[4] / 2, scratch)
-    num = _clip(scratch, num, 1, -1.0, a[4] / 2, polygon)
-    twice = 0.0
-    for i in range(num):
-        j = (i + 1) % num
-        twice += polygon[i, 0] * polygon[j, 1] - polygon[j, 0] * polygon[i, 1]
-    return max(twice / 2, 0.0)
-
-
-@compiled
-def _intersections(boxes_a, boxes_b, rows_a, rows_b):
-    """Return the shared area and the shared height of each pair of upright boxes."""
-    area, height = np.zeros(len(rows_a)), np.zeros(len(rows_a))
-    polygon, scratch = np.empty((16, 2)), np.empty((16, 2))
-    for p in range(len(rows_a)):
-        a, b = boxes_a[rows_a[p]], boxes_b[rows_b[p]]
-        if min(a[3:6].min(), b[3:6].min()) <= 0:
-            continue
-        reach = (math.hypot(a[3], a[4]) + math.hypot(b[3], b[4])) / 2
-        if abs(a[0] - b[0]) > reach or abs(a[1] - b[1]) > reach or math.hypot(a[0] - b[0], a[1] - b[1]) > reach:
-            continue
-        area[p] = _shared_area(a, b, polygon, scratch)
-        top = min(a[2] + a[5] / 2, b[2] + b[5] / 2)
-        height[p] = max(top - max(a[2] - a[5] / 2, b[2] - b[5] / 2), 0.0)
-    return area, height
+def _may_meet(
+    ground_truth: Float64[np.ndarray, "G 7"], detections: Float64[np.ndarray, "D 7"], truth_row: Rows, found_row: Rows
+) -> Bool[np.ndarray, " P"]:
+    """Tell which boxes have a place in space and circumscribed circles that meet: few of all pairs."""
+    apart = ground_truth[truth_row, :2] - detections[found_row, :2]
+    truth_reach, found_reach = (np.hypot(boxes[:, 3], boxes[:, 4]) / 2 for boxes in (ground_truth, detections))
+    truth_exists, found_exists = (np.all(boxes[:, 3:6] > 0, axis=1) for boxes in (ground_truth, detections))
+    meets = np.hypot(*apart.T) <= truth_reach[truth_row] + found_reach[found_row]
+    return meets & truth_exists[truth_row] & found_exists[found_row]
