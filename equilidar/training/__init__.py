@@ -1,0 +1,1 @@
+"""Lightning wiring: entry points, run directories, checkpoints, and the training modules."""
