@@ -8,6 +8,7 @@ Agrees with the official C++ tool, its pitfalls included: see `matching` for the
 A threshold at which nothing is found, right or wrong, counts as precision 0 (0 / 0 in the official tool).
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -204,7 +205,7 @@ def evaluate_folders(
 
 def _frames_of_both(ground_truth: Path, detections: Path, split: Path | None) -> list[str]:
     labelled, found = list_frames(ground_truth), list_frames(detections)
-    wanted = labelled if split is None else split.read_text().split()
+    wanted = labelled if split is None else _read_split(split)
     if absent := sorted(set(wanted) - set(labelled)):
         raise ValueError(f"{split} names {_some(absent)} without ground truth in {ground_truth}")
     if absent := sorted(set(found) - set(wanted)):
@@ -216,6 +217,18 @@ def _frames_of_both(ground_truth: Path, detections: Path, split: Path | None) ->
             "was found, or name the evaluated frames in a file given as frames"
         )
     return wanted
+
+
+def _read_split(path: Path) -> list[str]:
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}: expected one frame name a line")
+    names = path.read_text().split()
+    if not names:
+        raise ValueError(f"{path} names no frame")
+    if len(set(names)) < len(names):
+        twice = next(name for name, count in Counter(names).items() if count > 1)
+        raise ValueError(f"{path} names frame {twice} twice")
+    return names
 
 
 def _some(frames: list[str]) -> str:

@@ -41,11 +41,6 @@ def same_sweep_pairs(
     ground_truth_offsets: Int64[np.ndarray, " F1"], detection_offsets: Int64[np.ndarray, " F1"]
 ) -> tuple[Rows, Rows]:
     """Return the rows of all pairs of a ground truth and a detection of one sweep, sorted."""
-    if len(ground_truth_offsets) != len(detection_offsets):
-        raise ValueError(
-            f"ground truth of {len(ground_truth_offsets) - 1} sweeps cannot be compared with detections of "
-            f"{len(detection_offsets) - 1}"
-        )
     partners = np.repeat(np.diff(detection_offsets), np.diff(ground_truth_offsets))
     first_partner = np.repeat(detection_offsets[:-1], np.diff(ground_truth_offsets))
     ground_truth = np.repeat(np.arange(len(partners)), partners)
