@@ -4,34 +4,27 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from equilidar.data.kitti_calibration import KittiCalibration, read_calibration, read_png_size
-from equilidar.data.kitti_labels import CLASS_NAMES, KittiObjects
-from equilidar.data.listing import files_hash, require_folder
-from equilidar.data.point_files import PointFormat
-from equilidar.structures import Boxes3D, LabelledSweep, SensorContract, Sweep
+from equilidar.data.kitti_frames import KittiFrame, KittiFrames
+from equilidar.data.kitti_labels import CLASS_NAMES
+from equilidar.data.listing import require_folder
 
 _LOG = logging.getLogger(__name__)
 
 _SCANS = ("any", "velodyne", "velodyne_reduced")
+_TESTING = ("test", "testing")
 
 
-class KittiObject:
+class KittiObject(KittiFrames):
     """Sweeps and boxes of `training/` or `testing/`: velodyne, calib, label_2, ImageSets.
 
-    Labels exist only inside the image of camera 2, so by default the points outside of it are cut away, as the official
-    protocol asks: there a car is no false alarm and no background, it is unlabelled.
-
     Attributes:
-        keys: "kitti_object/training/000008", in the order of the split's list.
-        frames: "000008", likewise.
-        missing: frames that the split lists but the folder does not hold (with `allow_missing`).
+        frame_ids: "000008", in the order of the split's list.
+        missing: ids that the split lists but the folder does not hold (with `allow_missing`).
 
     Raises:
         FileNotFoundError: a folder, the split's list or, without `allow_missing`, a frame does not exist.
         ValueError: the settings contradict one another.
     """
-
-    name = "kitti_object"
 
     def __init__(
         self,
@@ -51,86 +44,33 @@ class KittiObject:
             class_names: classes that are kept, in the order of their label index.
             scans: `velodyne` are full turns, `velodyne_reduced` the same cut to the image; "any" takes the full one
                 where there is one.
-            camera_crop: cut to the image of camera 2.
+            camera_crop: cut to the image of camera 2; see `KittiFrames`.
             allow_missing: use those frames of the split that are there.
         """
         self.root = require_folder(Path(root), "KITTI object data", "dataset.root")
         self.split = split
-        self.part = "testing" if split in ("test", "testing") else "training"
-        self.class_names = tuple(class_names)
-        self.scans = scans
-        self.camera_crop = camera_crop
+        self._folder = self.root / ("testing" if split in _TESTING else "training")
         if scans not in _SCANS:
             raise ValueError(f"dataset.scans must be one of {', '.join(_SCANS)}, got {scans!r}")
         if not camera_crop and scans == "any":
-            raise ValueError("without camera_crop full and reduced scans would mix: set scans to velodyne")
-        require_folder(self.root / self.part, "KITTI object data", "dataset.root")
-        self._format = PointFormat()
-        self.contract: SensorContract = self._format.contract
-        self.missing: tuple[str, ...] = ()
-        self.frames = self._present(self._listed(), allow_missing)
-        self.keys = [f"{self.name}/{self.part}/{frame}" for frame in self.frames]
-
-    def __len__(self) -> int:
-        return len(self.frames)
-
-    def __getitem__(self, index: int) -> LabelledSweep:
-        """Return sweep `index` with the boxes of `class_names` (none for testing frames)."""
-        sweep = self.sweep(index)
-        if self.part == "testing":
-            return LabelledSweep(sweep, Boxes3D.empty())
-        return LabelledSweep(sweep, self.objects(index).boxes(self.calibration(index), self.class_names))
-
-    def sweep(self, index: int) -> Sweep:
-        """Return sweep `index`, cut to the image if that is set."""
-        path = self._scan_path(self.frames[index])
-        assert path is not None, "frames without a scan were sorted out"
-        xyz, features = self._format.read(path)
-        if self.camera_crop:
-            inside = self.calibration(index).in_image(xyz, self.image_size(index))
-            xyz, features = xyz[inside], features[inside]
-        # The object data set is shuffled single frames: there is no time and no pose.
-        return Sweep(xyz, features, self.contract, self.keys[index], timestamp=0.0)
-
-    def calibration(self, index: int) -> KittiCalibration:
-        """Return the calibration of frame `index`."""
-        return read_calibration(self._path("calib", index, ".txt"))
-
-    def objects(self, index: int) -> KittiObjects:
-        """Return every label row of frame `index`, as the evaluator wants them."""
-        return KittiObjects.read(self._path("label_2", index, ".txt"))
-
-    def image_size(self, index: int) -> tuple[int, int]:
-        """Return (width, height) of image 2: of the file if there is one, else by the calibration."""
-        image = self._path("image_2", index, ".png")
-        return read_png_size(image) if image.is_file() else self.calibration(index).image_size()
+            raise ValueError("without camera_crop full and reduced scans would mix: set dataset.scans to velodyne")
+        require_folder(self._folder, "KITTI object data", "dataset.root")
+        self._scan_folders = ("velodyne", "velodyne_reduced") if scans == "any" else (scans,)
+        listed = self._listed()
+        frames = {frame_id: self._frame(frame_id) for frame_id in listed}
+        self.missing = tuple(frame_id for frame_id, frame in frames.items() if frame is None)
+        self._check_missing(len(listed), allow_missing)
+        self.frame_ids = [frame_id for frame_id, frame in frames.items() if frame is not None]
+        present = [frame for frame in frames.values() if frame is not None]
+        super().__init__("kitti_object", present, tuple(class_names), camera_crop)
 
     def provenance(self) -> dict[str, Any]:
         """Return what identifies the data."""
-        paths = [self._scan_path(frame) or self.root for frame in self.frames]
-        if self.part == "training":
-            paths += [self._path("label_2", i, ".txt") for i in range(len(self))]
-        return {
-            "name": self.name,
-            "split": self.split,
-            "num_samples": len(self),
-            "num_missing": len(self.missing),
-            "camera_crop": self.camera_crop,
-            "class_names": list(self.class_names),
-            "hash": files_hash(self.keys, paths),
-        }
-
-    def _path(self, folder: str, index: int, suffix: str) -> Path:
-        return self.root / self.part / folder / (self.frames[index] + suffix)
-
-    def _scan_path(self, frame: str) -> Path | None:
-        folders = ("velodyne", "velodyne_reduced") if self.scans == "any" else (self.scans,)
-        paths = [self.root / self.part / folder / f"{frame}.bin" for folder in folders]
-        return next((path for path in paths if path.is_file()), None)
+        return {**super().provenance(), "split": self.split, "num_missing": len(self.missing)}
 
     def _listed(self) -> list[str]:
-        if self.split in ("test", "testing", "all"):
-            folder = require_folder(self.root / self.part / "calib", "KITTI calibration", "dataset.root")
+        if self.split == "all" or self.split in _TESTING:
+            folder = require_folder(self._folder / "calib", "KITTI calibration", "dataset.root")
             return sorted(path.stem for path in folder.glob("*.txt"))
         candidates = [self.root / name / f"{self.split}.txt" for name in ("ImageSets", "ImageSets_official")]
         path = next((p for p in [*candidates, Path(self.split)] if p.is_file()), None)
@@ -139,25 +79,33 @@ class KittiObject:
                 f"no list for split {self.split!r}: looked for {', '.join(map(str, candidates))}; "
                 "set dataset.split to a list's name or path, test, or all"
             )
-        return [line.strip() for line in path.read_text().split() if line.strip()]
+        return path.read_text().split()
 
-    def _present(self, listed: list[str], allow_missing: bool) -> list[str]:
-        present = [frame for frame in listed if self._complete(frame)]
-        missing = tuple(frame for frame in listed if not self._complete(frame)) if len(present) < len(listed) else ()
-        if missing and not allow_missing and self.split not in ("all", "test", "testing"):
+    def _frame(self, frame_id: str) -> KittiFrame | None:
+        """Return the frame, or None if a part of it is missing."""
+        scans = (self._folder / name / f"{frame_id}.bin" for name in self._scan_folders)
+        scan = next((path for path in scans if path.is_file()), None)
+        calibration = self._folder / "calib" / f"{frame_id}.txt"
+        labels = None if self.split in _TESTING else self._folder / "label_2" / f"{frame_id}.txt"
+        if scan is None or not calibration.is_file() or not (labels is None or labels.is_file()):
+            return None
+        key = f"kitti_object/{self._folder.name}/{frame_id}"
+        return KittiFrame(key, scan, calibration, labels, self._folder / "image_2" / f"{frame_id}.png")
+
+    def _check_missing(self, num_listed: int, allow_missing: bool) -> None:
+        if len(self.missing) == num_listed:
             raise FileNotFoundError(
-                f"{len(missing)} of {len(listed)} frames of split {self.split!r} are not under "
-                f"{self.root / self.part} (first: {', '.join(missing[:3])}): each needs a scan ({self.scans}), calib "
+                f"no frame of split {self.split!r} ({num_listed} listed) is complete under {self._folder}: each needs "
+                f"a scan ({' or '.join(self._scan_folders)}), calib and label_2"
+            )
+        if not self.missing or self.split == "all" or self.split in _TESTING:
+            return
+        if not allow_missing:
+            raise FileNotFoundError(
+                f"{len(self.missing)} of {num_listed} frames of split {self.split!r} are not under {self._folder} "
+                f"(first: {', '.join(self.missing[:3])}): each needs a scan ({' or '.join(self._scan_folders)}), calib "
                 "and label_2; set dataset.allow_missing=true to use those that are there"
             )
-        if not present:
-            raise FileNotFoundError(f"no frame of split {self.split!r} under {self.root / self.part}")
-        if missing:
-            _LOG.warning("KITTI split %s: %d of %d frames are there", self.split, len(present), len(listed))
-        self.missing = missing
-        return present
-
-    def _complete(self, frame: str) -> bool:
-        folders = ("calib",) if self.part == "testing" else ("calib", "label_2")
-        folder = self.root / self.part
-        return self._scan_path(frame) is not None and all((folder / f / f"{frame}.txt").is_file() for f in folders)
+        _LOG.warning(
+            "KITTI split %s: %d of %d frames are there", self.split, num_listed - len(self.missing), num_listed
+        )

@@ -1,0 +1,110 @@
+"""Ego motion where a recording has no poses: KISS-ICP, cached on disk."""
+
+import logging
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from equilidar.data.faults import FaultySweepError
+from equilidar.data.listing import content_hash
+from equilidar.data.point_files import PointFormat
+
+_LOG = logging.getLogger(__name__)
+
+
+def default_cache() -> Path:
+    """Return the user's cache folder for poses."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "equilidar" / "ego_motion"
+
+
+@dataclass(frozen=True)
+class EgoMotion:
+    """Estimates the poses of a run of sweeps by KISS-ICP (Vizzo et al., RA-L 2023).
+
+    One thread: the result does not depend on the machine's load. Points have no time here, so sweeps are not deskewed.
+
+    Attributes:
+        cache_dir: where poses are kept, None for the user's cache folder. The key is a hash of the files' paths,
+            sizes and times of change, and of all settings.
+        max_range: metres.
+        min_range: metres; excludes returns from the vehicle itself.
+        voxel_size: of the local map, metres.
+    """
+
+    cache_dir: Path | None = None
+    max_range: float = 100.0
+    min_range: float = 3.0
+    voxel_size: float = 1.0
+
+    def __call__(self, paths: Sequence[Path], point_format: PointFormat) -> NDArray[np.float64]:
+        """Return (F, 4, 4) float64 poses in the first sweep's frame.
+
+        A sweep that cannot be read gets the pose that constant velocity predicts; its pairs are skipped as faulty when
+        they are read.
+
+        Raises:
+            ImportError: kiss-icp is not installed.
+        """
+        cache = self._cache_path(paths, point_format)
+        if cache.is_file():
+            with np.load(cache, allow_pickle=False) as content:
+                return content["world_T_sensor"]
+        _LOG.info("estimating ego motion of %d sweeps, %s ... (kept in %s)", len(paths), paths[0], cache)
+        poses = self._estimate(paths, point_format)
+        _write_atomically(cache, poses)
+        return poses
+
+    def _cache_path(self, paths: Sequence[Path], point_format: PointFormat) -> Path:
+        settings = {k: v for k, v in asdict(self).items() if k != "cache_dir"}
+        stats = [path.stat() for path in paths]
+        files = [[str(path.absolute()), s.st_size, s.st_mtime_ns] for path, s in zip(paths, stats, strict=True)]
+        name = content_hash([files, settings, asdict(point_format), _kiss_icp_version()])
+        return (self.cache_dir or default_cache()) / f"{name}.npz"
+
+    def _estimate(self, paths: Sequence[Path], point_format: PointFormat) -> NDArray[np.float64]:
+        from kiss_icp.config import KISSConfig
+        from kiss_icp.kiss_icp import KissICP
+
+        config = KISSConfig()
+        config.data.deskew = False
+        config.data.max_range, config.data.min_range = self.max_range, self.min_range
+        config.mapping.voxel_size = self.voxel_size
+        config.registration.max_num_threads = 1
+        odometry = KissICP(config)
+        poses = []
+        for path in paths:
+            try:
+                xyz = point_format.read(path)[0].numpy().astype(np.float64)
+                odometry.register_frame(xyz, np.empty(0))
+                pose = odometry.last_pose
+            except FaultySweepError as error:
+                _LOG.warning("ego motion: %s; its pose is predicted", error)
+                pose = odometry.last_pose = odometry.last_pose @ odometry.last_delta
+            poses.append(np.array(pose, dtype=np.float64))
+        return np.stack(poses)
+
+
+def _kiss_icp_version() -> str:
+    try:
+        import kiss_icp
+    except ImportError as error:
+        raise ImportError(
+            "this recording has no poses, and estimating them needs kiss-icp: pip install 'equilidar[ego]'"
+        ) from error
+    return kiss_icp.__version__
+
+
+def _write_atomically(path: Path, poses: NDArray[np.float64]) -> None:
+    """Write beside the final name and rename: another process sees the whole file or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False, suffix=".tmp") as file:
+        np.savez(file, world_T_sensor=poses)
+        file.flush()
+        os.fsync(file.fileno())
+    Path(file.name).replace(path)

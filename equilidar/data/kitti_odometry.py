@@ -1,0 +1,110 @@
+"""KITTI odometry and SemanticKITTI layout: sequences of consecutive sweeps with poses, no labels."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from equilidar.data.ego_motion import EgoMotion
+from equilidar.data.excluded_drives import ODOMETRY_DRIVES, ValidationGuard
+from equilidar.data.kitti_calibration import matrix, read_matrices, rigid_4x4
+from equilidar.data.listing import last_number, point_files, require_folder
+from equilidar.data.point_files import SUFFIXES, PointFormat
+from equilidar.data.poses import read_kitti_poses
+from equilidar.data.recordings import Frame, RecordedPairs, Run, split_runs
+
+_LOG = logging.getLogger(__name__)
+_PERIOD = 0.1
+
+
+class KittiOdometry(RecordedPairs):
+    """Pairs from `sequences/NN/velodyne`, with poses of `sequences/NN/poses.txt` or `poses/NN.txt`.
+
+    Pose rows are poses of the left camera: with the calibration's `Tr` (velodyne -> camera 0), sweep `source` goes to
+    sweep `target` by inv(Tr) inv(P_target) P_source Tr. Sequences without poses get KISS-ICP's.
+
+    Attributes:
+        left_out: why, by sequence, for those that hold or may hold detection validation frames.
+
+    Raises:
+        FileNotFoundError: a folder or the calibration does not exist.
+        ValueError: no pair is left, or pose rows do not reach to the last sweep.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        sequences: list[str] | tuple[str, ...] | None = None,
+        gap: int = 1,
+        allow_validation_drives: bool = False,
+        devkit_mapping: str | Path | None = None,
+        validation_list: str | Path | None = None,
+        cache_dir: str | Path | None = None,
+    ) -> None:
+        """List the pairs.
+
+        Args:
+            root: folder that holds `sequences/`.
+            sequences: names ("00"); None for all.
+            gap: frames from source to target.
+            allow_validation_drives: see `ValidationGuard`.
+            devkit_mapping: see `ValidationGuard`.
+            validation_list: see `ValidationGuard`.
+            cache_dir: for estimated poses; see `EgoMotion`.
+        """
+        self.root = require_folder(Path(root), "KITTI odometry data", "dataset.root")
+        above = require_folder(self.root / "sequences", "KITTI odometry data", "dataset.root")
+        names = sorted(p.name for p in above.iterdir() if p.is_dir()) if sequences is None else [*map(str, sequences)]
+        guard = ValidationGuard(
+            allow_validation_drives,
+            None if devkit_mapping is None else Path(devkit_mapping),
+            None if validation_list is None else Path(validation_list),
+        )
+        self._allowed = allow_validation_drives
+        self.left_out = guard.left_out({name: ODOMETRY_DRIVES.get(name) for name in names})
+        for name, reason in self.left_out.items():
+            _LOG.warning("KITTI odometry sequence %s is left out: %s", name, reason)
+        runs = [run for name in names if name not in self.left_out for run in self._runs(above / name)]
+        ego_motion = EgoMotion(None if cache_dir is None else Path(cache_dir))
+        super().__init__("kitti_odometry", runs, PointFormat(), gap, ego_motion)
+
+    def provenance(self) -> dict[str, Any]:
+        """Return what identifies the data."""
+        return {**super().provenance(), "allow_validation_drives": self._allowed, "left_out": self.left_out}
+
+    def _runs(self, folder: Path) -> list[Run]:
+        scans = point_files(require_folder(folder / "velodyne", "KITTI odometry sweeps", "dataset.root"), SUFFIXES)
+        numbers = [last_number(path.stem) or 0 for path in scans]
+        times = _read_times(folder / "times.txt")
+        frames = [
+            Frame(
+                f"kitti_odometry/{folder.name}/{path.stem}",
+                path,
+                number,
+                times[number] if number < len(times) else number * _PERIOD,
+            )
+            for path, number in zip(scans, numbers, strict=True)
+        ]
+        return split_runs(frames, self._poses(folder, numbers), max_step=1)
+
+    def _poses(self, folder: Path, numbers: list[int]) -> NDArray[np.float64] | None:
+        candidates = (folder / "poses.txt", self.root / "poses" / f"{folder.name}.txt")
+        path = next((p for p in candidates if p.is_file()), None)
+        if path is None:
+            return None
+        camera = read_kitti_poses(path)
+        if numbers and max(numbers) >= len(camera):
+            raise ValueError(f"{path}: {len(camera)} poses, but there is a sweep {max(numbers)}")
+        camera_T_velo = _read_velodyne_calibration(folder)
+        return np.linalg.inv(camera_T_velo) @ camera[numbers] @ camera_T_velo
+
+
+def _read_velodyne_calibration(folder: Path) -> NDArray[np.float64]:
+    path = next((p for p in (folder / "calib.txt", folder / "calib_Tr.txt") if p.is_file()), folder / "calib.txt")
+    return rigid_4x4(matrix(read_matrices(path), "Tr", (3, 4), path))
+
+
+def _read_times(path: Path) -> list[float]:
+    return [float(line) for line in path.read_text().split()] if path.is_file() else []

@@ -1,0 +1,156 @@
+"""Recordings without labels: runs of consecutive frames, read in pairs."""
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from equilidar.data.listing import content_hash, files_hash
+from equilidar.data.point_files import PointFormat
+from equilidar.structures import SensorContract, Sweep, SweepPair
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A sweep on disk.
+
+    Attributes:
+        key: "dataset/sequence/frame".
+        path: point file.
+        number: frame number or time stamp, rising through a sequence.
+        timestamp: seconds.
+    """
+
+    key: str
+    path: Path
+    number: int
+    timestamp: float
+
+
+@dataclass(frozen=True)
+class Run:
+    """Frames of one recording, none missing between them.
+
+    Attributes:
+        frames: in order of time.
+        world_T_sensor: (F, 4, 4) poses in a frame of the run's own; None where they are yet to be estimated.
+    """
+
+    frames: list[Frame]
+    world_T_sensor: NDArray[np.float64] | None = None
+
+
+PoseEstimator = Callable[[Sequence[Path], PointFormat], NDArray[np.float64]]
+
+
+def split_runs(frames: list[Frame], poses: NDArray[np.float64] | None, max_step: float) -> list[Run]:
+    """Cut where the frame number rises by more than `max_step`: a sweep is missing there."""
+    if not frames:
+        return []
+    steps = np.diff([frame.number for frame in frames])
+    bounds = [0, *(np.flatnonzero(steps > max_step) + 1).tolist(), len(frames)]
+    return [
+        Run(frames[start:stop], None if poses is None else poses[start:stop])
+        for start, stop in itertools.pairwise(bounds)
+    ]
+
+
+class RecordedPairs:
+    """Pairs of sweeps `gap` frames apart within runs. Knows point files and poses, and no way to labels.
+
+    Attributes:
+        runs: what there is, with poses.
+        gap: in frames.
+        keys: "source key->target key".
+
+    Raises:
+        ValueError: the gap is not positive, or no run is long enough for a pair.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        runs: list[Run],
+        point_format: PointFormat,
+        gap: int,
+        estimate_poses: PoseEstimator,
+    ) -> None:
+        """List the pairs; where a run long enough for one has no poses, estimate them now, in this process.
+
+        Args:
+            name: of the data set.
+            runs: of frames.
+            point_format: how the files are read.
+            gap: frames from source to target.
+            estimate_poses: ego motion from the sweeps of a run.
+        """
+        if gap < 1:
+            raise ValueError(f"dataset.gap must be at least 1 frame, got {gap}")
+        longest = max((len(run.frames) for run in runs), default=0)
+        if longest <= gap:
+            raise ValueError(
+                f"{name}: no two sweeps are {gap} frames apart; there are {len(runs)} runs of consecutive frames, the "
+                f"longest has {longest}"
+            )
+        self.name = name
+        self.gap = gap
+        self.contract: SensorContract = point_format.contract
+        self._format = point_format
+        self._given_poses = [run.world_T_sensor for run in runs if run.world_T_sensor is not None]
+        self.runs = [self._with_poses(run, estimate_poses) for run in runs]
+        self._pairs = [(r, i) for r, run in enumerate(self.runs) for i in range(len(run.frames) - gap)]
+        self._sweeps = [(r, i) for r, run in enumerate(self.runs) for i in range(len(run.frames))]
+        self.keys = [f"{self._frame(r, i).key}->{self._frame(r, i + gap).key}" for r, i in self._pairs]
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def __getitem__(self, index: int) -> SweepPair:
+        """Return pair `index`; raises FaultySweepError where one of its sweeps cannot be used."""
+        run, first = self._pairs[index]
+        source, target = self._read(run, first), self._read(run, first + self.gap)
+        assert source.world_T_sensor is not None and target.world_T_sensor is not None
+        return SweepPair(source, target, torch.linalg.inv(target.world_T_sensor) @ source.world_T_sensor)
+
+    @property
+    def num_sweeps(self) -> int:
+        return len(self._sweeps)
+
+    def sweep(self, index: int) -> Sweep:
+        """Return sweep `index` of all runs, in order."""
+        return self._read(*self._sweeps[index])
+
+    def provenance(self) -> dict[str, Any]:
+        """Return what identifies the data; the hash covers names, sizes and given poses, not the points."""
+        frames = [frame for run in self.runs for frame in run.frames]
+        poses = [poses.round(6).tolist() for poses in self._given_poses]
+        files = files_hash([frame.key for frame in frames], [frame.path for frame in frames])
+        return {
+            "name": self.name,
+            "num_samples": len(self),
+            "num_sweeps": self.num_sweeps,
+            "num_runs": len(self.runs),
+            "gap": self.gap,
+            "num_runs_with_given_poses": len(self._given_poses),
+            "contract": [self.contract.channels, self.contract.scales, self.contract.frame],
+            "hash": content_hash([files, poses, self.gap]),
+        }
+
+    def _frame(self, run: int, index: int) -> Frame:
+        return self.runs[run].frames[index]
+
+    def _with_poses(self, run: Run, estimate_poses: PoseEstimator) -> Run:
+        if run.world_T_sensor is not None or len(run.frames) <= self.gap:
+            return run
+        return Run(run.frames, estimate_poses([frame.path for frame in run.frames], self._format))
+
+    def _read(self, run: int, index: int) -> Sweep:
+        frame, poses = self._frame(run, index), self.runs[run].world_T_sensor
+        xyz, features = self._format.read(frame.path)
+        pose = None if poses is None else torch.from_numpy(poses[index].copy())
+        return Sweep(xyz, features, self.contract, frame.key, frame.timestamp, pose)
