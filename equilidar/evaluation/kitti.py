@@ -114,6 +114,21 @@ class KittiEvaluation:
             for name, by_metric in self.curves(minimum_overlaps).items()
         }
 
+    def figures(self) -> dict[str, dict[str, Any]]:
+        """Return the official figures, those at loose overlaps as "bev@0.5", recall with each, and the numbers of
+        objects as "num_ground_truth": the form that `evaluate_sweeps` has."""
+        counts = self.num_ground_truth()
+        result: dict[str, dict[str, Any]] = {name: {"num_ground_truth": counts[name]} for name in CLASSES}
+        for minimum_overlaps, is_loose in ((STRICT, False), (LOOSE, True)):
+            for name, by_metric in self.curves(minimum_overlaps).items():
+                for metric in ("bev", "3d") if is_loose else METRICS:
+                    key = f"{metric}@{minimum_overlaps[name][metric]}" if is_loose else metric
+                    curves, summary = by_metric[metric], _summary(by_metric[metric], metric)
+                    if curves is not None and summary is not None:
+                        summary["recall"] = [100 * curve.found_fraction for curve in curves]
+                    result[name][key] = summary
+        return result
+
     def num_ground_truth(self) -> dict[str, list[int]]:
         """Return how many objects count, by class: [easy, moderate, hard]."""
         return {
@@ -198,8 +213,7 @@ def evaluate_folders(
     result = evaluation.average_precision()
     if loose:
         for name, by_metric in evaluation.average_precision(LOOSE).items():
-            for metric in ("bev", "3d"):
-                result[name][f"{metric}@{LOOSE[name][metric]}"] = by_metric[metric]
+            result[name] |= {f"{metric}@{LOOSE[name][metric]}": by_metric[metric] for metric in ("bev", "3d")}
     return result
 
 

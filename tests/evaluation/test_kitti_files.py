@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from equilidar.evaluation.kitti import evaluate_folders
+from equilidar.evaluation.kitti import KittiEvaluation, evaluate_folders
 from equilidar.evaluation.kitti_files import (
     KITTI_CLASSES,
     KittiTable,
@@ -171,3 +171,13 @@ class TestFolders:
         split.write_text("000002\n000002\n")
         with pytest.raises(ValueError, match=r"val.txt names frame 000002 twice"):
             evaluate_folders(*folders, frames=split)
+
+    def test_figures_hold_recall_and_numbers_of_objects(self, folders: tuple[Path, Path]) -> None:
+        _write(folders[1], "000001")
+        frames = list_frames(folders[0])
+        figures = KittiEvaluation(read_labels(folders[0], frames), read_results(folders[1], frames)).figures()["car"]
+        assert figures["num_ground_truth"] == [0, 3, 3]
+        assert figures["3d"]["recall"] == pytest.approx([0, 200 / 3, 200 / 3])
+        official = evaluate_folders(*folders, loose=True)["car"]
+        for metric, values in official.items():
+            assert {key: figures[metric][key] for key in values} == values
