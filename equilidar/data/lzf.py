@@ -1,6 +1,7 @@
 """LZF decompression: the algorithm of `DATA binary_compressed` in PCD files."""
 
 import functools
+import inspect
 from collections.abc import Callable
 
 import numpy as np
@@ -32,7 +33,8 @@ def _kernel() -> Callable[[np.ndarray, np.ndarray], int]:
     """Compile on first use; files of this kind are rare."""
     from numba import njit
 
-    return njit(_decompress)
+    # Run-time shape checkers wrap functions where they are defined; numba needs the bare one.
+    return njit(inspect.unwrap(_decompress))
 
 
 def _decompress(source: np.ndarray, out: np.ndarray) -> int:
