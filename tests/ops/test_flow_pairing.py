@@ -181,7 +181,7 @@ def test_errors_name_the_argument():
     features, rows, cells, num_cells, weights = moves_of(4)
     with pytest.raises(ValueError, match="one entry per point, got 4, 4 and 3"):
         warp_to_cells(features, rows, cells, num_cells, weights=weights[:3])
-    with pytest.raises(ValueError, match="reduction must be .* 'sum'"):
+    with pytest.raises(ValueError, match=r"reduction must be .* 'sum'"):
         warp_to_cells(features, rows, cells, num_cells, "sum")
     source = cloud(4)
     with pytest.raises(ValueError, match="got 4, 3 and 3"):

@@ -165,5 +165,5 @@ def test_gathering_op(num_features, num_points, device):
 
 @pytest.mark.usefixtures("unchecked")
 def test_unknown_mode_is_named():
-    with pytest.raises(ValueError, match="mode must be .* 'cubic'"):
+    with pytest.raises(ValueError, match=r"mode must be .* 'cubic'"):
         interpolate_voxels(voxels_of(3), *points_of(3), mode="cubic")

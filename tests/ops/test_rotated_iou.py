@@ -1,13 +1,14 @@
 """Overlaps against shapely, against closed forms, and against reference pairs."""
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
 import shapely
 import shapely.affinity
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from equilidar.ops import rotated_iou
@@ -120,13 +121,49 @@ sizes = st.floats(0.0009765625, 8, width=32)
 any_box = st.tuples(numbers, numbers, numbers, sizes, sizes, sizes, st.floats(-8, 8, width=32))
 
 
-@settings(max_examples=200, deadline=None)
+def exact_corners(row):
+    """Corners in float64, as exact fractions, counter-clockwise."""
+    corners = Boxes3D.make(row[:, :3], row[:, 3:6], row[:, 6]).corners()[0, :4, :2].flip(0)
+    return [(Fraction(x), Fraction(y)) for x, y in corners.tolist()]
+
+
+def exact_area(polygon):
+    return sum(p[0] * q[1] - p[1] * q[0] for p, q in zip(polygon, polygon[1:] + polygon[:1], strict=True)) / 2
+
+
+def exact_overlap(polygon, clip):
+    """Sutherland and Hodgman's clipping in fractions: shapely finds no overlap of boxes that differ by an ulp."""
+    for start, stop in zip(clip, clip[1:] + clip[:1], strict=True):
+
+        def side(p, start=start, stop=stop):
+            return (stop[0] - start[0]) * (p[1] - start[1]) - (stop[1] - start[1]) * (p[0] - start[0])
+
+        clipped = []
+        for p, q in zip(polygon, polygon[1:] + polygon[:1], strict=True):
+            if side(p) >= 0:
+                clipped.append(p)
+            if side(p) * side(q) < 0:
+                t = side(p) / (side(p) - side(q))
+                clipped.append((p[0] + t * (q[0] - p[0]), p[1] + t * (q[1] - p[1])))
+        polygon = clipped
+    return exact_area(polygon)
+
+
+def test_exact_clipping_agrees_with_shapely():
+    for one, other in zip(boxes_of(30), boxes_of(30, 1), strict=True):
+        shared = exact_overlap(exact_corners(one[None]), exact_corners(other[None]))
+        assert float(shared) == pytest.approx(polygon(one).intersection(polygon(other)).area, abs=1e-12)
+
+
+@settings(max_examples=150, deadline=None)
 @given(any_box, any_box)
-def test_any_two_boxes_agree_with_shapely(first, second):
+@example((0.0, 0.0, 0.0, 1.0, 7.0, 1.0, 0.876953125), (2.0**-52, 0.0, 0.0, 1.0, 7.0, 1.0, 0.876953125))
+def test_any_two_boxes_agree_with_exact_clipping(first, second):
     a, b = torch.tensor([first], dtype=torch.float64), torch.tensor([second], dtype=torch.float64)
-    shared = polygon(a[0]).intersection(polygon(b[0])).area
-    total = polygon(a[0]).area + polygon(b[0]).area - shared
-    assert float(bev_iou_pairs(a, b)) == pytest.approx(shared / total, abs=1e-9)
+    one, other = exact_corners(a), exact_corners(b)
+    shared = exact_overlap(one, other)
+    total = exact_area(one) + exact_area(other) - shared
+    assert float(bev_iou_pairs(a, b)) == pytest.approx(float(shared / total), abs=1e-9)
     assert float(bev_iou_pairs(b, a)) == pytest.approx(float(bev_iou_pairs(a, b)), abs=1e-11)
     assert float(iou_3d_pairs(b, a)) == pytest.approx(float(iou_3d_pairs(a, b)), abs=1e-11)
 
