@@ -1,0 +1,219 @@
+"""Measures one sweep of a scene, with everything that is known about each point."""
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float32, Float64, Int64
+
+from equilidar.data.simulator.annotate import ObjectTable, annotate
+from equilidar.data.simulator.classes import semantic_id
+from equilidar.data.simulator.primitives import REFLECTANCE, place_parts
+from equilidar.data.simulator.raycast import GROUND, NOTHING, Caster, Placed, Returns
+from equilidar.data.simulator.scene import Scene, pose_matrix
+from equilidar.data.simulator.sensor import Sensor
+
+ROAD, SIDEWALK, TERRAIN = (semantic_id(name) for name in ("Road", "Sidewalk", "Terrain"))
+_GROUND_REFLECTANCE = np.array([0.3, 0.42, 0.36])
+_MARKING = 0.85
+
+
+@dataclass(slots=True)
+class SimulatedSweep:
+    """A sweep and its whole truth.
+
+    Coordinates are x forward, y left, z up in the sensor's frame. With rolling shutter each point is in the sensor's
+    frame at its own capture time, as a real sensor reports it before any correction; `world_T_sensor` and the objects
+    are those of the reference time, when the sensor faces forward.
+
+    Attributes:
+        xyz: (N, 3) metres.
+        intensity: (N,) 0..1.
+        time: (N,) seconds from the reference time to the capture; 0 without rolling shutter.
+        column, beam: (N,) where the point is in the range image (beam 0 is the lowest).
+        instance: (N,) object number in the scene, -1 on the ground.
+        part: (N,) row of the scene's parts, -1 on the ground.
+        semantic: (N,) index into `classes.SEMANTICS`.
+        flow: (N, 3) metres: where the point is at the target's reference time in the target's sensor frame, minus
+            `xyz`. Ego motion is included; limbs move with their own limb.
+        world_T_sensor: (4, 4) pose at the reference time.
+        target_T_sensor: (4, 4) ego motion from this sweep's to the target's reference time.
+        timestamp: the reference time, seconds.
+        objects: the boxed objects that have points, or would have if nothing hid them.
+    """
+
+    xyz: Float32[np.ndarray, "N 3"]
+    intensity: Float32[np.ndarray, " N"]
+    time: Float32[np.ndarray, " N"]
+    column: Int64[np.ndarray, " N"]
+    beam: Int64[np.ndarray, " N"]
+    instance: Int64[np.ndarray, " N"]
+    part: Int64[np.ndarray, " N"]
+    semantic: Int64[np.ndarray, " N"]
+    flow: Float32[np.ndarray, "N 3"]
+    world_T_sensor: Float64[np.ndarray, "4 4"]
+    target_T_sensor: Float64[np.ndarray, "4 4"]
+    timestamp: float
+    objects: ObjectTable
+
+
+@dataclass(slots=True)
+class _Capture:
+    """Where sensor and parts were when a group of columns was measured."""
+
+    time: float
+    sensor: Float64[np.ndarray, " 4"]
+    rotation: Float64[np.ndarray, "P 3 3"]
+    center: Float64[np.ndarray, "P 3"]
+
+
+def simulate_sweep(scene: Scene, sensor: Sensor, frame: int, gap: int = 1) -> SimulatedSweep:
+    """Measure frame `frame` of a scene; the same bits whenever and wherever it is called.
+
+    Args:
+        scene: what there is.
+        sensor: what measures.
+        frame: number of the turn; frame 0 is at time 0.
+        gap: turns to the target that the flow leads to.
+
+    Raises:
+        ValueError: the scene ends before the frame or its target.
+    """
+    rng = np.random.default_rng(np.random.SeedSequence([scene.seed, scene.sequence, frame, 1]))
+    now, then = frame * sensor.period, (frame + gap) * sensor.period
+    active = _within_reach(scene, sensor, now)
+    parts, owner = scene.parts[active], scene.part_object[active]
+    bounds = np.linspace(0, sensor.azimuth_steps, _groups(sensor) + 1).round().astype(int)
+    caster = Caster(sensor, scene.ground, scene.num_objects, int(rng.integers(2**63)))
+    captures: list[_Capture] = []
+    for first, last in itertools.pairwise(bounds):
+        turned = ((first + last) / (2 * sensor.azimuth_steps) - 0.5) * sensor.period
+        capture = _capture(scene, sensor, parts, owner, now + (turned if sensor.rolling_shutter else 0.0))
+        caster.cast(Placed(parts, owner, capture.rotation, capture.center), capture.sensor, int(first), int(last))
+        captures.append(capture)
+    returns = caster.finish(owner)
+    semantic, reflectance = _surfaces(scene, sensor, returns, parts, owner, captures, bounds)
+    distance, intensity, kept = _measure(sensor, returns, reflectance, rng)
+    column, beam = np.nonzero(kept)
+    group = np.searchsorted(bounds, column, side="right") - 1
+    xyz = _directions(sensor)[column, beam] * distance[column, beam, None]
+    part = returns.part[column, beam].astype(np.int64)
+    target = _capture(scene, sensor, parts, owner, then)
+    moved = _advect(xyz, part, group, captures, target)
+    instance = np.where(part >= 0, owner[part], -1)
+    world_T_sensor = pose_matrix(scene.sensor_pose(now, sensor.height))
+    return SimulatedSweep(
+        xyz=xyz.astype(np.float32),
+        intensity=intensity[column, beam].astype(np.float32),
+        time=np.array([capture.time - now for capture in captures])[group].astype(np.float32),
+        column=column,
+        beam=beam,
+        instance=instance,
+        part=np.where(part >= 0, active[part], -1),
+        semantic=semantic[column, beam],
+        flow=(moved - xyz).astype(np.float32),
+        world_T_sensor=world_T_sensor,
+        target_T_sensor=np.linalg.inv(pose_matrix(target.sensor)) @ world_T_sensor,
+        timestamp=now,
+        objects=annotate(scene, sensor, now, instance, returns.alone, returns.seen),
+    )
+
+
+def _groups(sensor: Sensor) -> int:
+    return min(sensor.packets, sensor.azimuth_steps) if sensor.rolling_shutter else 1
+
+
+def _within_reach(scene: Scene, sensor: Sensor, time: float) -> np.ndarray:
+    """Return the rows of the parts whose object may be seen at about `time`."""
+    pose = scene.sensor_pose(time, sensor.height)
+    radius = np.abs(np.stack([scene.low, scene.high])).max(0)[:, :2]
+    reach = sensor.max_range + np.hypot(radius[:, 0], radius[:, 1]) + 5.0
+    away = scene.poses(time)[:, :2] - pose[:2]
+    near = np.hypot(away[:, 0], away[:, 1]) < reach
+    return np.flatnonzero(near[scene.part_object])
+
+
+def _capture(scene: Scene, sensor: Sensor, parts: np.ndarray, owner: np.ndarray, time: float) -> _Capture:
+    """Place the parts in the frame of the sensor at a time."""
+    pose = scene.sensor_pose(time, sensor.height)
+    poses = scene.poses(time)
+    cos, sin = np.cos(pose[3]), np.sin(pose[3])
+    dx, dy = poses[:, 0] - pose[0], poses[:, 1] - pose[1]
+    poses[:, 0], poses[:, 1] = cos * dx + sin * dy, cos * dy - sin * dx
+    poses[:, 2] -= pose[2]
+    poses[:, 3] -= pose[3]
+    return _Capture(time, pose, *place_parts(parts, owner, poses))
+
+
+def _directions(sensor: Sensor) -> np.ndarray:
+    """Return unit vectors (columns, beams, 3)."""
+    azimuth, elevation = sensor.azimuth()[:, None], np.radians(np.array(sensor.elevation))[None]
+    x, y = np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation)
+    return np.stack([x, y, np.broadcast_to(np.sin(elevation), x.shape)], -1)
+
+
+def _surfaces(
+    scene: Scene,
+    sensor: Sensor,
+    returns: Returns,
+    parts: np.ndarray,
+    owner: np.ndarray,
+    captures: list[_Capture],
+    bounds: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the semantic class and the reflectance that each ray met (columns, beams)."""
+    part = returns.part
+    solid = np.maximum(part, 0)
+    semantic = scene.semantic[owner[solid]] if len(parts) else np.zeros_like(part, dtype=np.int64)
+    reflectance = parts[solid, REFLECTANCE] if len(parts) else np.zeros(part.shape)
+    column, beam = np.nonzero(part == GROUND)
+    sensors = np.array([capture.sensor for capture in captures])
+    pose = sensors[np.searchsorted(bounds, column, side="right") - 1]
+    reach = returns.distance[column, beam] * np.cos(np.radians(np.array(sensor.elevation)))[beam]
+    angle = sensor.azimuth()[column] + pose[:, 3]
+    xy = np.stack([pose[:, 0] + reach * np.cos(angle), pose[:, 1] + reach * np.sin(angle)], 1)
+    edge = scene.ground.edges(xy)
+    kind = np.digitize(edge, [0.0, 2.6])
+    semantic[column, beam] = np.array([ROAD, SIDEWALK, TERRAIN])[kind]
+    # Lines beside the driving lanes.
+    marked = np.abs(edge + 0.25) < 0.07
+    reflectance[column, beam] = np.where(marked, _MARKING, _GROUND_REFLECTANCE[kind])
+    return semantic, reflectance
+
+
+def _measure(
+    sensor: Sensor, returns: Returns, reflectance: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, Bool[np.ndarray, "C B"]]:
+    """Return the measured range, the intensity and which rays came back (columns, beams)."""
+    shape = returns.part.shape
+    noise, speckle = rng.standard_normal(shape, np.float32), rng.standard_normal(shape, np.float32)
+    chance = rng.random(shape, np.float32)
+    met = returns.part != NOTHING
+    distance = np.where(met, returns.distance, 1.0)
+    kept = met
+    if sensor.dropout > 0:
+        signal = reflectance * returns.cosine * (sensor.sensitivity / distance) ** 2
+        kept = met & (chance < (1.0 - sensor.dropout) * -np.expm1(-signal))
+    brightness = reflectance * (0.4 + 0.6 * np.sqrt(returns.cosine)) * np.exp(-distance / 200.0)
+    brightness = brightness * (1.0 + 5.0 * sensor.intensity_noise * speckle)
+    # Velodyne reports whole hundredths.
+    intensity = np.clip(np.round(brightness * 100.0) / 100.0, 0.0, 0.99)
+    distance = distance + sensor.range_noise * noise
+    return distance, intensity, kept & (distance > 0)
+
+
+def _advect(
+    xyz: np.ndarray, part: np.ndarray, group: np.ndarray, captures: list[_Capture], target: _Capture
+) -> np.ndarray:
+    """Return where points (N, 3) are at the target's time in the target's sensor frame."""
+    moved = np.empty_like(xyz)
+    for number, capture in enumerate(captures):
+        ground = np.flatnonzero((group == number) & (part < 0))
+        motion = np.linalg.inv(pose_matrix(target.sensor)) @ pose_matrix(capture.sensor)
+        moved[ground] = xyz[ground] @ motion[:3, :3].T + motion[:3, 3]
+        solid = np.flatnonzero((group == number) & (part >= 0))
+        row = part[solid]
+        # Into the part's own frame as it was, and out of it as it will be.
+        own = np.einsum("nji,nj->ni", capture.rotation[row], xyz[solid] - capture.center[row])
+        moved[solid] = np.einsum("nij,nj->ni", target.rotation[row], own) + target.center[row]
+    return moved
