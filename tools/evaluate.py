@@ -1,28 +1,26 @@
-"""Evaluate files of detections.
+"""Evaluate files of detections by the official protocol.
 
 python tools/evaluate.py evaluator=kitti evaluator.ground_truth=DIR evaluator.detections=DIR output=FILE.json
 """
 
-import sys
+from pathlib import Path
 
-import hydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from equilidar.evaluation.figures import format_table, write_json
+from equilidar.training.cli import entry_point
 
 
-@hydra.main(version_base="1.3", config_path="../configs", config_name="evaluate")
+@entry_point("evaluate")
 def main(cfg: DictConfig) -> None:
     """Evaluate, print the figures and write them where `output` says."""
-    try:
-        if missing := OmegaConf.missing_keys(cfg):
-            raise ValueError(f"not given: {', '.join(sorted(missing))}")
-        figures = hydra.utils.instantiate(cfg.evaluator, _convert_="all")()
-        if cfg.output is not None:
-            write_json(cfg.output, figures)
-    except (ValueError, FileNotFoundError) as error:
-        print(f"evaluate: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
+    from hydra.utils import instantiate
+
+    from equilidar.evaluation.figures import format_table
+    from equilidar.training.atomic_write import write_json
+
+    figures = instantiate(cfg.evaluator, _convert_="all")()
+    if cfg.output is not None:
+        write_json(Path(cfg.output), figures)
     print(format_table(figures))
 
 

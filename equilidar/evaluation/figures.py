@@ -1,8 +1,6 @@
-"""Print and keep what evaluators return."""
+"""Print what evaluators return."""
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from equilidar.evaluation.kitti import DIFFICULTIES
@@ -23,12 +21,3 @@ def format_table(figures: Figures) -> str:
                 r40, r11 = ("".join(f"{ap:10.2f}" for ap in values[key]) for key in ("AP_R40", "AP_R11"))
                 lines.append(f"{name:<12}{metric:<10}{r40}       {r11}")
     return "\n".join(lines)
-
-
-def write_json(path: str | Path, figures: Figures) -> None:
-    """Write figures as JSON, in one step: a reader never sees half a file."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(json.dumps(figures, indent=2, allow_nan=False) + "\n")
-    part.replace(path)
