@@ -1,7 +1,7 @@
 """What a backbone says of itself, so that heads and files can follow from it."""
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from equilidar.structures import BackboneFeatures, GridSpec, PointCloudBatch
 from equilidar.structures.grid import IntTriple
@@ -26,6 +26,7 @@ class FeatureInfo:
     bev_stride: tuple[int, int]
 
 
+@runtime_checkable
 class Backbone(Protocol):
     """What objectives, detectors and the hand-off rely on (an `nn.Module` besides).
 
@@ -33,7 +34,7 @@ class Backbone(Protocol):
         grid: the input grid.
         in_channels: input columns: 3 coordinates and the point features.
         feature_info: sizes of the output.
-        arguments: constructor arguments that decide the shapes of weights, as plain numbers and lists.
+        arguments: constructor arguments without which the weights mean something else, as plain numbers and lists.
     """
 
     grid: GridSpec

@@ -6,7 +6,6 @@ from torch import nn
 
 from equilidar.backbones.feature_info import FeatureInfo
 from equilidar.nn import SparseBlock, SparseConv3d, SubmanifoldConv3d
-from equilidar.nn.sparse_conv import Engine
 from equilidar.ops.rulebook import IntTriple, output_shape
 from equilidar.ops.voxelize import voxelize_mean
 from equilidar.structures import BackboneFeatures, GridSpec, PointCloudBatch, SparseVoxels
@@ -33,7 +32,7 @@ class VoxelBackBone8x(nn.Module):
         self,
         grid: GridSpec,
         in_channels: int,
-        engine: Engine = "auto",
+        engine: str = "auto",
         width: float = 1.0,
         channels: Sequence[int] = _CHANNELS,
         norm_eps: float = 1e-3,
@@ -44,7 +43,7 @@ class VoxelBackBone8x(nn.Module):
         Args:
             grid: input range and voxel size; y and x must hold multiples of 8 voxels, z 24, 40, 56 ...
             in_channels: 3 coordinates and the point features.
-            engine: engine of the sparse convolutions.
+            engine: of the sparse convolutions: auto, reference or spconv.
             width: factor on all channels, for small machines.
             channels: of conv_input, conv1, conv2, conv3, conv4, conv_out.
             norm_eps: epsilon of batch normalisation.
@@ -62,7 +61,7 @@ class VoxelBackBone8x(nn.Module):
                 f"in_channels must be at least 3 (x, y, z), got {in_channels}"
             )
         self.grid, self.in_channels = grid, in_channels
-        self.arguments = {"channels": widths, "norm_eps": norm_eps, "norm_momentum": norm_momentum}
+        self.arguments = {"channels": widths, "norm_eps": norm_eps}
         self.feature_info = _feature_info(grid, widths)
 
         def submanifold(inside: int, outside: int) -> SparseBlock:

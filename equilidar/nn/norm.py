@@ -15,33 +15,42 @@ from torch.nn.modules.batchnorm import _BatchNorm
 class _GlobalBatchNorm(torch.autograd.Function):
     """Normalise (N, C) rows by the statistics of all processes' rows; returns them, too, for the running ones.
 
+    Without two rows it normalises by `fallback`, mean and variance, if given.
+
     With x^ = (x - mean) / std and n rows in all, dL/dx = w / std * (g - sum(g) / n - x^ * sum(g * x^) / n), sums over
     all processes (Ioffe & Szegedy 2015, section 3). Gradients of weight and bias stay local: DDP averages them.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor, eps: float
+        ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor, fallback: tuple[Tensor, Tensor] | None, eps: float
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        values = rows.float()
+        values = rows.to(torch.promote_types(rows.dtype, torch.float32))
         count, mean, variance = _global_statistics(values)
-        inverse_std = (variance + eps).rsqrt()
-        ctx.save_for_backward(rows, weight, mean, inverse_std, count)
-        normalised = (values - mean) * (inverse_std * weight.float()) + bias.float()
+        enough = count > 1
+        used_mean, used_variance = mean, variance
+        if fallback is not None:
+            used_mean = torch.where(enough, mean, fallback[0].to(mean.dtype))
+            used_variance = torch.where(enough, variance, fallback[1].to(mean.dtype))
+        inverse_std = (used_variance + eps).rsqrt()
+        # What statistics that do depend on the rows pass back to each of them; constants pass nothing.
+        share = enough / count.clamp(min=1)
+        ctx.save_for_backward(rows, weight, used_mean, inverse_std, share)
+        normalised = (values - used_mean) * (inverse_std * weight.to(values.dtype)) + bias.to(values.dtype)
         ctx.mark_non_differentiable(mean, variance, count)
         return normalised.to(rows.dtype), mean, variance, count
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        rows, weight, mean, inverse_std, count = ctx.saved_tensors
-        grad = grads[0].float()
-        normalised = (rows.float() - mean) * inverse_std
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        rows, weight, mean, inverse_std, share = ctx.saved_tensors
+        grad = grads[0].to(mean.dtype)
+        normalised = (rows.to(mean.dtype) - mean) * inverse_std
         local = torch.stack([grad.sum(0), (grad * normalised).sum(0)])
         total = local.clone()
         dist.all_reduce(total)
-        grad_bias_mean, grad_weight_mean = total / count.clamp(min=1)
-        grad_rows = (inverse_std * weight.float()) * (grad - grad_bias_mean - normalised * grad_weight_mean)
-        return grad_rows.to(rows.dtype), local[1].to(weight.dtype), local[0].to(weight.dtype), None
+        of_mean, of_variance = total * share
+        grad_rows = (inverse_std * weight.to(mean.dtype)) * (grad - of_mean - normalised * of_variance)
+        return grad_rows.to(rows.dtype), local[1].to(weight.dtype), local[0].to(weight.dtype), None, None
 
 
 def _global_statistics(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -68,7 +77,13 @@ def _forward(norm: _BatchNorm, values: Tensor) -> Tensor:
     rows = values.movedim(1, -1)
     ones, zeros = rows.new_ones(norm.num_features), rows.new_zeros(norm.num_features)
     weight, bias = (ones, zeros) if norm.weight is None else (norm.weight, norm.bias)
-    flat, mean, variance, count = _GlobalBatchNorm.apply(rows.reshape(-1, norm.num_features), weight, bias, norm.eps)
+    running = None
+    if norm.running_mean is not None and norm.running_var is not None:
+        # As they are now: the update below is in place.
+        running = (norm.running_mean.clone(), norm.running_var.clone())
+    flat, mean, variance, count = _GlobalBatchNorm.apply(
+        rows.reshape(-1, norm.num_features), weight, bias, running, norm.eps
+    )
     _update_running(norm, mean, variance, count)
     return flat.view(rows.shape).movedim(-1, 1)
 
@@ -96,7 +111,7 @@ def _spans_processes(norm: _BatchNorm) -> bool:
 class BatchNorm1d(nn.BatchNorm1d):
     """`torch.nn.BatchNorm1d` over the rows of all processes.
 
-    Statistics are float32 whatever the input's dtype. Fewer than two rows have no variance: in one process they are
+    Statistics are float32 whatever the input's dtype. Fewer than two rows, in all, have no variance: they are
     normalised by the running statistics, which stay as they are (an empty sweep is no error).
     """
 

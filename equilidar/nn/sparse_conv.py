@@ -5,7 +5,6 @@ uniform within 1 / sqrt(fan_in), weight and bias.
 """
 
 import math
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +15,6 @@ from equilidar.ops.rulebook import IntTriple, output_shape
 from equilidar.ops.sparse_conv import sparse_conv
 from equilidar.structures import SparseVoxels
 
-Engine = Literal["auto", "reference", "spconv"]
 Size = int | tuple[int, ...] | list[int]
 ENGINES = ("auto", "reference", "spconv")
 
@@ -40,7 +38,7 @@ class SparseConvBase(nn.Module):
         padding: Size = 0,
         *,
         bias: bool = False,
-        engine: Engine = "auto",
+        engine: str = "auto",
     ) -> None:
         super().__init__()
         if engine not in ENGINES:
@@ -99,7 +97,7 @@ class SubmanifoldConv3d(SparseConvBase):
     """Convolution whose output cells are its input cells (Graham et al., CVPR 2018); odd kernels, stride 1."""
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: Size = 3, *, bias: bool = False, engine: Engine = "auto"
+        self, in_channels: int, out_channels: int, kernel_size: Size = 3, *, bias: bool = False, engine: str = "auto"
     ) -> None:
         kernel = _triple(kernel_size, "kernel_size")
         if any(size % 2 == 0 for size in kernel):
