@@ -2,7 +2,6 @@
 
 import logging
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from equilidar.data.atomic_file import atomic_file
 from equilidar.data.faults import FaultySweepError
 from equilidar.data.listing import content_hash
 from equilidar.data.point_files import PointFormat
@@ -57,7 +57,8 @@ class EgoMotion:
                 return content["world_T_sensor"]
         _LOG.info("estimating ego motion of %d sweeps, %s ... (kept in %s)", len(paths), paths[0], cache)
         poses = self._estimate(paths, point_format)
-        _write_atomically(cache, poses)
+        with atomic_file(cache) as file:
+            np.savez(file, world_T_sensor=poses)
         return poses
 
     def _cache_path(self, paths: Sequence[Path], point_format: PointFormat) -> Path:
@@ -98,13 +99,3 @@ def _kiss_icp_version() -> str:
             "this recording has no poses, and estimating them needs kiss-icp: pip install 'equilidar[ego]'"
         ) from error
     return kiss_icp.__version__
-
-
-def _write_atomically(path: Path, poses: NDArray[np.float64]) -> None:
-    """Write beside the final name and rename: another process sees the whole file or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False, suffix=".tmp") as file:
-        np.savez(file, world_T_sensor=poses)
-        file.flush()
-        os.fsync(file.fileno())
-    Path(file.name).replace(path)

@@ -87,7 +87,7 @@ class KittiOdometry(RecordedPairs):
             )
             for path, number in zip(scans, numbers, strict=True)
         ]
-        return split_runs(frames, self._poses(folder, numbers), max_step=1)
+        return split_runs(frames, self._poses(folder, numbers), max_step=1.0)
 
     def _poses(self, folder: Path, numbers: list[int]) -> NDArray[np.float64] | None:
         candidates = (folder / "poses.txt", self.root / "poses" / f"{folder.name}.txt")

@@ -130,7 +130,7 @@ def _runs(drive: Path) -> list[Run]:
         Frame(f"kitti_raw/{drive.name}/{path.stem}", path, number, time)
         for path, number, time in zip(paths, numbers, frame_times(drive, numbers), strict=True)
     ]
-    return split_runs(frames, _oxts_poses(drive, numbers), max_step=1)
+    return split_runs(frames, _oxts_poses(drive, numbers), max_step=1.0)
 
 
 def _oxts_poses(drive: Path, numbers: list[int]) -> NDArray[np.float64] | None:

@@ -3,6 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable
+from typing import cast
 
 import numpy as np
 
@@ -29,12 +30,12 @@ def lzf_decompress(compressed: bytes, size: int) -> bytes:
 
 
 @functools.cache
-def _kernel() -> Callable[[np.ndarray, np.ndarray], int]:
+def _kernel() -> Callable[..., int]:
     """Compile on first use; files of this kind are rare."""
     from numba import njit
 
     # Run-time shape checkers wrap functions where they are defined; numba needs the bare one.
-    return njit(inspect.unwrap(_decompress))
+    return cast(Callable[..., int], njit(inspect.unwrap(_decompress)))
 
 
 def _decompress(source: np.ndarray, out: np.ndarray) -> int:

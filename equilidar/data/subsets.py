@@ -1,8 +1,6 @@
 """Label fractions: nested, seeded subsets of a labelled dataset, with a hash of what they hold."""
 
 import json
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from equilidar.data.atomic_file import atomic_file
 from equilidar.data.listing import content_hash
 from equilidar.data.protocols import LabelledDataset, provenance_of
 from equilidar.structures import LabelledSweep, SensorContract
@@ -33,12 +32,8 @@ class Subset:
 
     def save(self, path: Path) -> None:
         """Write the list as JSON, atomically."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, suffix=".tmp") as file:
-            json.dump(asdict(self), file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(file.name).replace(path)
+        with atomic_file(path) as file:
+            file.write(json.dumps(asdict(self), indent=1).encode())
 
     @classmethod
     def load(cls, path: Path) -> "Subset":
