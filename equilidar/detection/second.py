@@ -46,8 +46,11 @@ class SECOND(nn.Module):
         loss: loss on predictions and targets.
         selection: score threshold and suppression.
 
+    Attributes:
+        classes: the classes that can be found, in the order of the head's outputs.
+
     Raises:
-        ValueError: a class of the head is none of the dataset's.
+        ValueError: a class of the head is none of the dataset's, or there twice.
     """
 
     label_of_class: Tensor
@@ -64,6 +67,7 @@ class SECOND(nn.Module):
         selection: BoxSelection | None = None,
     ) -> None:
         super().__init__()
+        self.class_names = tuple(class_names)
         self.classes = tuple(anchor.name for anchor in head.classes)
         unknown = [name for name in self.classes if name not in class_names]
         if unknown:
@@ -76,6 +80,8 @@ class SECOND(nn.Module):
         self.head = head
         self.anchor_loss = loss or AnchorLoss()
         self.selection = selection or BoxSelection()
+        if len(set(self.classes)) < len(self.classes):
+            raise ValueError(f"detector: two of its anchor classes have one name: {', '.join(self.classes)}")
         label_of_class = torch.tensor([list(class_names).index(name) for name in self.classes])
         class_of_label = torch.full((len(class_names),), -1)
         class_of_label[label_of_class] = torch.arange(len(self.classes))

@@ -133,6 +133,8 @@ def test_labels_outside_are_the_datasets() -> None:
         build_second(
             VoxelBackBone8x(GRID, 4), NAMES, neck=neck, anchors=[AnchorClass("Tram", (20.0, 3.0, 4.0), -1.8, 0.5, 0.3)]
         )
+    with pytest.raises(ValueError, match="one name: Car, Car"):
+        build_second(VoxelBackBone8x(GRID, 4), NAMES, neck=neck, anchors=[ANCHORS[0], ANCHORS[0]])
 
 
 @pytest.mark.parametrize(("column", "value"), [("center", float("nan")), ("size", 0.0), ("yaw", float("inf"))])
