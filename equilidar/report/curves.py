@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 
 from equilidar.report.charts import Line, line_chart
-from equilidar.report.run_summary import RunSummary
+from equilidar.report.run_summary import RunSummary, setting
 from equilidar.report.style import COLORS
 
 _SECTIONS = (
@@ -66,7 +66,14 @@ def _legend(runs: Sequence[RunSummary], shade: dict[str, str]) -> str:
 
 def _chart(name: str, runs: Sequence[RunSummary], shade: dict[str, str]) -> str:
     lines = [Line(_line_name(run), shade[run.label], run.series[name]) for run in runs if name in run.series]
-    return line_chart(name, lines)
+    return line_chart(name, lines, _chance(runs) if "rotation" in name and name.endswith("accuracy") else None)
+
+
+def _chance(runs: Sequence[RunSummary]) -> tuple[str, float] | None:
+    """Return what guessing gives, where all runs tell apart the same number of rotations."""
+    numbers = {setting(run, "objective", "rotation", "num_classes") for run in runs}
+    number = numbers.pop() if len(numbers) == 1 else None
+    return (f"chance: 1 in {number}", 1 / number) if isinstance(number, int) and number > 0 else None
 
 
 def _line_name(run: RunSummary) -> str:

@@ -43,7 +43,7 @@ def detections_picture(
     draw_bev(axes, points, np.clip((points[:, 2] + 2.2) / 4.5, 0, 1) * 0.4, radius)
     kept = found.scores >= min_score
     _outline(axes, truth, TRUTH_COLOR, np.full(len(truth), 0.7), 3.2)
-    opacity = found.scores[kept].detach().cpu().numpy().clip(0.25, 1.0)
+    opacity = 0.5 + 0.5 * found.scores[kept].detach().cpu().numpy().clip(0.0, 1.0)
     _outline(axes, found.boxes.select(kept), FOUND_COLOR, opacity, 1.2)
     handles = [
         Line2D([], [], color=TRUTH_COLOR, label=f"ground truth ({len(truth)})"),

@@ -62,8 +62,8 @@ def _table(runs: Sequence[RunSummary], columns: Sequence[dict[str, str]], names:
         shade = ' class="differs"' if len(set(values)) > 1 else ""
         cells = "".join(f"<td>{html.escape(_short(value))}</td>" for value in values)
         rows.append(f"<tr{shade}><th>{html.escape(name)}</th>{cells}</tr>")
-    body = "".join(rows)
-    return f'<div class="wide"><table class="left"><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    table = f'<table class="left"><thead><tr><th></th>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+    return f'<div class="wide">{table}</div>'
 
 
 def _short(text: str) -> str:

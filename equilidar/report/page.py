@@ -66,16 +66,17 @@ def _results(runs: Sequence[RunSummary]) -> str:
         (f'<p class="verdict">{html.escape(sentence)}</p>' if sentence else "")
         + "<h2>Average precision in percent, R40, moderate</h2>"
         + result_table(runs)
-        + '<p class="soft">Where a row stands on several seeds: mean (lowest to highest). With fewer than 41 objects '
-        "even a perfect detector stays below 100.</p>"
+        + '<p class="soft">Where a row stands on several seeds: the mean, below it lowest to highest. With fewer than '
+        "41 objects even a perfect detector stays below 100.</p>"
         f"<details><summary>All difficulties and metrics, R40 and R11</summary>{details_table(runs)}</details>"
     )
 
 
 def _pictures(runs: Sequence[RunSummary]) -> str:
-    """Return the pictures as HTML, one run's after another's in turn, up to a limit in bytes."""
-    longest = max(len(run.pictures) for run in runs)
-    turns = [(run, run.pictures[turn]) for turn in range(longest) for run in runs if turn < len(run.pictures)]
+    """Return pictures as HTML up to a limit in bytes: of one run of each label, scene by scene."""
+    first = list({run.label: run for run in reversed(runs) if run.pictures}.values())[::-1]
+    longest = max((len(run.pictures) for run in first), default=0)
+    turns = [(run, run.pictures[turn]) for turn in range(longest) for run in first if turn < len(run.pictures)]
     shown, size = [], 0
     for run, picture in turns:
         data = picture.read_bytes()
@@ -83,10 +84,15 @@ def _pictures(runs: Sequence[RunSummary]) -> str:
             continue
         size += len(data)
         source = f"data:image/png;base64,{base64.b64encode(data).decode()}"
-        name = html.escape(f"{run.label}: {picture.stem.replace('_', ' ')}")
+        seed = "" if run.seed is None else f", seed {run.seed}"
+        name = html.escape(f"{run.label}{seed}: {picture.stem.replace('_', ' ')}")
         shown.append(f'<figure><img src="{source}" alt="{name}"><figcaption>{name}</figcaption></figure>')
     if not shown:
         return ""
     left_out = len(turns) - len(shown)
-    more = f'<p class="soft">{left_out} more in the run directories.</p>' if left_out else ""
+    more = (
+        f'<p class="soft">{left_out} more would make this page too large: see the run directories.</p>'
+        if left_out
+        else ""
+    )
     return f'<h2>Seen from above</h2><div class="pictures">{"".join(shown)}</div>{more}'

@@ -50,11 +50,14 @@ class Spread:
     def mean(self) -> float:
         return float(np.mean(self.values))
 
+    @property
     def text(self) -> str:
-        """Return the mean, and the range where there is more than one seed."""
-        if len(self.values) == 1:
-            return f"{self.mean:.2f}"
-        return f"{self.mean:.2f} ({min(self.values):.2f} to {max(self.values):.2f})"
+        return f"{self.mean:.2f}"
+
+    @property
+    def range_text(self) -> str:
+        """Lowest to highest, empty where there is one value."""
+        return f"{min(self.values):.2f} to {max(self.values):.2f}" if len(self.values) > 1 else ""
 
 
 def spread(
@@ -128,7 +131,7 @@ def result_table(runs: Sequence[RunSummary]) -> str:
     body = "".join(_row(label, members, keys, best) for label, members in rows.items())
     return (
         '<div class="wide"><table class="results"><thead>'
-        f'<tr><th rowspan="2">start</th>{head}<th rowspan="2">seeds</th></tr><tr>{labels}</tr></thead>'
+        f'<tr><th rowspan="2">start</th>{head}</tr><tr>{labels}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )
 
@@ -143,9 +146,11 @@ def _row(
             cells.append("<td>-</td>")
             continue
         is_best = figure.mean == best[key] > 0
-        text = f"<b>{figure.text()}</b>" if is_best else figure.text()
-        cells.append(f'<td class="bar" style="--part:{figure.mean:.1f}%">{text}</td>')
-    return f"<tr><th>{html.escape(label)}</th>{''.join(cells)}<td>{html.escape(seeds_text(members))}</td></tr>"
+        text = f"<b>{figure.text}</b>" if is_best else figure.text
+        bar = f'class="bar" style="--part:{figure.mean:.1f}%"'
+        cells.append(f"<td {bar}>{text}<small>{figure.range_text}</small></td>")
+    name = f"{html.escape(label)}<small>{html.escape(seeds_text(members))}</small>"
+    return f"<tr><th>{name}</th>{''.join(cells)}</tr>"
 
 
 def details_table(runs: Sequence[RunSummary]) -> str:
@@ -157,7 +162,7 @@ def details_table(runs: Sequence[RunSummary]) -> str:
                 figures = [
                     spread([run], name, metric, key, level) for key in ("AP_R40", "AP_R11") for level in range(3)
                 ]
-                cells = "".join(f"<td>{figure.text() if figure else '-'}</td>" for figure in figures)
+                cells = "".join(f"<td>{figure.text if figure else '-'}</td>" for figure in figures)
                 seed = "-" if run.seed is None else run.seed
                 what = html.escape(describe(name, metric))
                 rows.append(f"<tr><th>{html.escape(label)}</th><td>{seed}</td><td>{what}</td>{cells}</tr>")

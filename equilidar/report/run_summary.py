@@ -174,6 +174,11 @@ def _seed_of(provenance: dict[str, Any]) -> int | None:
     return next((seed for seed in seeds if isinstance(seed, int)), None)
 
 
+def setting(run: RunSummary, *path: str) -> Any:
+    """Return an entry of the run's config, None where there is none."""
+    return _at(run.provenance, "config", *path)
+
+
 def _at(value: Any, *path: str) -> Any:
     for name in path:
         value = value.get(name) if isinstance(value, dict) else None

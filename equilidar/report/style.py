@@ -22,7 +22,7 @@ p { margin:8px 0; max-width:75ch } .soft { color:var(--soft) } small { color:var
 table { border-collapse:collapse; width:100%; font-variant-numeric:tabular-nums }
 th,td { padding:7px 12px; text-align:right; border-bottom:1px solid var(--line); white-space:nowrap }
 thead th { color:var(--soft); font-weight:600; text-align:center; border-bottom:1px solid var(--line) }
-tbody th, tbody td:last-child, .left td { text-align:left } thead th small { display:block }
+tbody th, .left td { text-align:left } th small, td small { display:block }
 .results tbody th { font-size:16px } .results tbody td { font-size:16px }
 .bar { background:linear-gradient(to right,var(--bar) var(--part),transparent var(--part)) no-repeat 0 100%/100% 4px }
 .charts,.pictures { display:grid; grid-template-columns:repeat(auto-fill,minmax(420px,1fr)); gap:16px; margin:12px 0 }

@@ -53,7 +53,7 @@ def write_run(
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)
-    config: dict[str, Any] = {"seed": seed, "optimizer": {"lr": 0.003}, "objective": {"temperature": 0.07}}
+    config: dict[str, Any] = {"seed": seed, "optimizer": {"lr": 0.003}, "objective": {"rotation": {"num_classes": 10}}}
     if init is not None:
         config["init"] = init
     attempt = {
