@@ -8,7 +8,7 @@ import torch
 from lightning_fabric.plugins.io.checkpoint_io import CheckpointIO
 from lightning_fabric.utilities.types import _PATH
 
-from equilidar.training.atomic_write import write_atomically
+from equilidar.checkpoint.atomic import atomic_write
 
 
 class AtomicCheckpointIO(CheckpointIO):
@@ -24,7 +24,8 @@ class AtomicCheckpointIO(CheckpointIO):
             OSError: it cannot be written (full disk); what `path` held before is untouched.
         """
         try:
-            write_atomically(Path(path), lambda file: torch.save(checkpoint, file))
+            with atomic_write(Path(path)) as file:
+                torch.save(checkpoint, file)
         except (OSError, RuntimeError) as error:
             # torch's zip writer turns the OSError of a full disk into a RuntimeError while it closes.
             cause = _disk_error(error)

@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -20,6 +20,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from equilidar.training.known_keys import explain_override
+
+if TYPE_CHECKING:
+    from equilidar.training.run_directory import RunDirectory
 
 PACKAGE = Path(__file__).resolve().parents[1]
 CONFIGS = PACKAGE.parent / "configs"
@@ -80,6 +83,15 @@ def entry_point(config_name: str) -> Callable[[Main], Callable[[], None]]:
         return main
 
     return decorate
+
+
+def open_run(cfg: DictConfig, command: str) -> "RunDirectory":
+    """Return the directory of the run that `cfg` (with `seed`, `force` and `paths`) describes, not yet entered."""
+    from equilidar.training import run_directory
+
+    resolved = cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True))
+    overrides = list(HydraConfig.get().overrides.task)
+    return run_directory.open_run(command, resolved, overrides, force=cfg.force, runs=cfg.paths.runs, run=cfg.paths.run)
 
 
 def one_line(error: BaseException, config_name: str, overrides: list[str]) -> str | None:

@@ -12,7 +12,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
-from equilidar.training.atomic_write import remove_partial, write_json
+from equilidar.training.json_file import write_json
 
 # Overrides that say where or how to start, not what to compute.
 _NOT_IDENTITY = ("experiment", "seed", "force", "paths")
@@ -103,7 +103,8 @@ class RunDirectory:
             self._release_lock()
             raise
         (self.path / "checkpoints").mkdir(exist_ok=True)
-        remove_partial(self.path / "checkpoints")
+        for partial in self.path.rglob(".*.partial"):
+            partial.unlink(missing_ok=True)  # of a write that was killed
         if not self._run_file.is_file():
             identity = {**vars(self.identity), "overrides": list(self.identity.overrides)}
             write_json(self._run_file, {"identity": identity, "config": self.resolved})

@@ -96,3 +96,10 @@ def test_other_ranks_write_nothing(tmp_path, monkeypatch):
     with _open(tmp_path) as run:
         run.finish({})
     assert not run.is_main and not run.path.exists()
+
+
+def test_what_a_killed_write_left_is_removed(tmp_path):
+    with _open(tmp_path) as run:
+        (run.path / "checkpoints" / ".last.ckpt.17.partial").touch()
+    with _open(tmp_path) as run:
+        assert not list((run.path / "checkpoints").iterdir())

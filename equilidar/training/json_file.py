@@ -1,0 +1,13 @@
+"""JSON files that are whole or not there."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from equilidar.checkpoint.atomic import atomic_write
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON, atomically."""
+    with atomic_write(path) as file:
+        file.write((json.dumps(value, indent=2) + "\n").encode())

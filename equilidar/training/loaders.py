@@ -1,0 +1,70 @@
+"""The loaders of a run, made once the processes of a distributed run know their rank."""
+
+from typing import Any
+
+import pytorch_lightning as pl
+from torchdata.stateful_dataloader import StatefulDataLoader
+
+from equilidar.data.loading import Kind, make_loader
+from equilidar.data.protocols import LabelledDataset, PairDataset
+
+
+class SweepLoaders(pl.LightningDataModule):
+    """Training and validation loaders of `LoadedBatch`es.
+
+    Args:
+        train: dataset to learn from.
+        kind: "pairs" or "labelled".
+        batch_size: over all processes together, so that a run means the same on any number of them.
+        seed: of the run.
+        num_workers: reading processes per training process.
+        validation: dataset to evaluate on, each sample once; None for none.
+        pin_memory: put batches into page-locked memory (for a GPU).
+    """
+
+    def __init__(
+        self,
+        train: PairDataset | LabelledDataset,
+        kind: Kind,
+        *,
+        batch_size: int,
+        seed: int,
+        num_workers: int = 0,
+        validation: LabelledDataset | PairDataset | None = None,
+        pin_memory: bool = False,
+    ) -> None:
+        super().__init__()
+        self._train, self._validation = train, validation
+        self._kind: Kind = kind
+        self._batch_size, self._seed = batch_size, seed
+        self._options: dict[str, Any] = {
+            "num_workers": num_workers,
+            "pin_memory": pin_memory,
+        }
+
+    def train_dataloader(self) -> StatefulDataLoader:
+        """Return the shuffled loader of this process."""
+        return self._loader(self._train, shuffle=True, drop_last=True)
+
+    def val_dataloader(self) -> StatefulDataLoader | list[Any]:
+        """Return the loader of this process over its share of the validation samples, in order."""
+        return [] if self._validation is None else self._loader(self._validation, shuffle=False, drop_last=False)
+
+    def _loader(self, dataset: PairDataset | LabelledDataset, *, shuffle: bool, drop_last: bool) -> StatefulDataLoader:
+        rank, processes = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        if self._batch_size % processes:
+            raise ValueError(
+                f"loader.batch_size is over all processes and must be a multiple of their number: "
+                f"got {self._batch_size} for {processes}"
+            )
+        return make_loader(
+            dataset,
+            self._kind,
+            self._batch_size // processes,
+            seed=self._seed,
+            shuffle=shuffle,
+            drop_last=drop_last,
+            rank=rank,
+            world_size=processes,
+            **self._options,
+        )
