@@ -4,73 +4,85 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float32, Float64
 
 from equilidar.data.simulator.compiled import compiled
 
 KERB_WIDTH = 0.08  # metres over which the kerb rises
-FAR = 30.0  # the distance to the road is not followed further than this
+FAR = 16.0  # the distance to the road is not followed further than this
 
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """Two grids of 1 m cells, interpolated bilinearly; continued by their border values.
+    """A grid of 1 m cells, interpolated bilinearly and continued by its border values.
 
     Attributes:
         origin: (2,) world x, y of cell (0, 0).
-        base: (X, Y) height of the ground without kerbs, metres.
-        edge: (X, Y) signed distance to the nearest kerb, negative on the road, at most `FAR`.
+        grid: (X, Y, 2) height of the ground without kerbs, and signed distance to the nearest kerb, negative on the
+            road, at most `FAR`; metres. In one array, for the ray caster reads both.
         kerb: height of the pavement above the road, metres.
     """
 
     origin: Float64[np.ndarray, " 2"]
-    base: Float64[np.ndarray, "X Y"]
-    edge: Float64[np.ndarray, "X Y"]
+    grid: Float32[np.ndarray, "X Y 2"]
     kerb: float
 
     def heights(self, xy: Float64[np.ndarray, "N 2"]) -> Float64[np.ndarray, " N"]:
         """Return the heights of the ground, metres."""
         out = np.empty(len(xy))
-        _heights(self.origin, self.base, self.edge, self.kerb, xy, out)
+        _heights(self.origin, self.grid, self.kerb, xy, out)
         return out
+
+    def bases(self, xy: Float64[np.ndarray, "N 2"]) -> Float64[np.ndarray, " N"]:
+        """Return the heights of the ground without kerbs, metres."""
+        return self._interpolate(xy, 0)
 
     def edges(self, xy: Float64[np.ndarray, "N 2"]) -> Float64[np.ndarray, " N"]:
         """Return the signed distances to the nearest kerb, negative on the road, metres."""
-        out = np.empty(len(xy))
-        _edges(self.origin, self.edge, xy, out)
-        return out
+        return self._interpolate(xy, 1)
+
+    def _interpolate(self, xy: np.ndarray, which: int) -> np.ndarray:
+        out = np.empty((len(xy), 2))
+        _interpolations(self.origin, self.grid, xy, out)
+        return out[:, which]
 
 
 @compiled
-def bilinear(origin, grid, x, y):  # pragma: no cover - compiled
-    """Interpolate one point; border values are continued outwards."""
+def _interpolate(origin, grid, x, y):  # pragma: no cover - compiled
     u = min(max(x - origin[0], 0.0), grid.shape[0] - 1.0001)
     v = min(max(y - origin[1], 0.0), grid.shape[1] - 1.0001)
     i, j = int(u), int(v)
     u -= i
     v -= j
-    low = grid[i, j] * (1 - v) + grid[i, j + 1] * v
-    high = grid[i + 1, j] * (1 - v) + grid[i + 1, j + 1] * v
-    return low * (1 - u) + high * u
+    a, b, c, d = (1 - u) * (1 - v), (1 - u) * v, u * (1 - v), u * v
+    base = a * grid[i, j, 0] + b * grid[i, j + 1, 0] + c * grid[i + 1, j, 0] + d * grid[i + 1, j + 1, 0]
+    edge = a * grid[i, j, 1] + b * grid[i, j + 1, 1] + c * grid[i + 1, j, 1] + d * grid[i + 1, j + 1, 1]
+    return base, edge
 
 
 @compiled
-def height(origin, base, edge, kerb, x, y):  # pragma: no cover - compiled
+def height(origin, grid, kerb, x, y):  # pragma: no cover - compiled
     """Return the height of the ground at one point."""
-    step = bilinear(origin, edge, x, y) / KERB_WIDTH
-    return bilinear(origin, base, x, y) + kerb * min(max(step, 0.0), 1.0)
+    base, edge = _interpolate(origin, grid, x, y)
+    return base + kerb * min(max(edge / KERB_WIDTH, 0.0), 1.0)
 
 
 @compiled
-def _heights(origin, base, edge, kerb, xy, out):  # pragma: no cover - compiled
-    for i in range(len(xy)):
-        out[i] = height(origin, base, edge, kerb, xy[i, 0], xy[i, 1])
+def edge_at(origin, grid, x, y):  # pragma: no cover - compiled
+    """Return the signed distance to the nearest kerb at one point."""
+    return _interpolate(origin, grid, x, y)[1]
 
 
 @compiled
-def _edges(origin, edge, xy, out):  # pragma: no cover - compiled
+def _heights(origin, grid, kerb, xy, out):  # pragma: no cover - compiled
     for i in range(len(xy)):
-        out[i] = bilinear(origin, edge, xy[i, 0], xy[i, 1])
+        out[i] = height(origin, grid, kerb, xy[i, 0], xy[i, 1])
+
+
+@compiled
+def _interpolations(origin, grid, xy, out):  # pragma: no cover - compiled
+    for i in range(len(xy)):
+        out[i, 0], out[i, 1] = _interpolate(origin, grid, xy[i, 0], xy[i, 1])
 
 
 @compiled
@@ -99,7 +111,7 @@ def make_ground(
     half_width: Float64[np.ndarray, " S"],
     rng: np.random.Generator,
     *,
-    margin: float = 60.0,
+    margin: float = 100.0,
     roughness: float = 1.0,
     kerb: float | None = None,
 ) -> Ground:
@@ -130,7 +142,8 @@ def make_ground(
     # Off the pavement the ground is rougher, and rises or falls away from the road.
     away = np.clip((edge - 2.5) / 10.0, 0.0, 1.0)
     bumps = rng.standard_normal(shape, dtype=np.float32)
-    base += roughness * away * (0.06 * bumps + rng.uniform(-0.3, 0.8))
+    base += roughness * away * (0.045 * bumps + rng.uniform(-0.3, 0.8))
     # The road is crowned so that water runs off.
     base += 0.02 * roughness * np.clip(-edge, 0.0, 5.0)
-    return Ground(origin, base, edge, rng.uniform(0.1, 0.16) if kerb is None else kerb)
+    grid = np.stack([base, edge], -1).astype(np.float32)
+    return Ground(origin, grid, float(rng.uniform(0.1, 0.16)) if kerb is None else kerb)

@@ -1,13 +1,14 @@
 """Roads: the route that the ego vehicle follows, with curves, junctions and turns, and the streets that branch off."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float64
 
 STEP = 1.0  # metres between the points of a centre line
-LANE = 3.4  # width of a driving lane
-PARKING = 2.3  # width of a parking lane
+LANE = 3.6  # width of a driving lane
+PARKING = 2.4  # width of a parking lane
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,14 @@ class Street:
         x = np.interp(clipped, stations, self.xy[:, 0]) + beyond * cos - lateral * sin
         y = np.interp(clipped, stations, self.xy[:, 1]) + beyond * sin + lateral * cos
         return x, y, yaw
+
+    def point(self, station: float, lateral: float) -> tuple[float, float, float]:
+        """Return `at` for one station on the street."""
+        index = min(max(int(station / STEP), 0), len(self.xy) - 2)
+        weight = min(max(station / STEP - index, 0.0), 1.0)
+        x, y = (float(v) for v in self.xy[index] * (1 - weight) + self.xy[index + 1] * weight)
+        yaw = float(self.yaw[index] * (1 - weight) + self.yaw[index + 1] * weight)
+        return x - lateral * math.sin(yaw), y + lateral * math.cos(yaw), yaw
 
     def in_gap(self, station: float, reach: float) -> bool:
         """Tell whether a thing of half length `reach` at `station` would stand in a junction."""
@@ -135,7 +144,7 @@ def _parking(rng: np.random.Generator) -> tuple[float, float]:
 
 def _branch(rng: np.random.Generator, start: np.ndarray, yaw: float, others: np.ndarray, clear: float) -> Street | None:
     """Lead a street away from a junction until it would come near another one; None if it would be short."""
-    curvature = np.zeros(int(rng.uniform(80, 130)))
+    curvature = np.zeros(int(rng.uniform(70, 100)))
     curvature[25:] = rng.normal(0.0, 0.004)
     xy, heading = _trace(curvature, start, yaw)
     distance = np.sqrt(((xy[30:, None] - others[None]) ** 2).sum(-1)).min(1)

@@ -80,8 +80,8 @@ def _queue(population: Population, rng: np.random.Generator, street: Street, den
     for _ in range(int(rng.poisson(1.0 * density))):
         shape, semantic = _vehicle(rng)
         station += 3.2 if semantic != "Truck" else 5.0
-        x, y, yaw = street.at(np.array([station]), LANE / 2 + float(rng.normal(0, 0.1)))
-        place = (float(x[0]), float(y[0]), float(yaw[0]) + np.pi + float(rng.normal(0, 0.02)))
+        x, y, yaw = street.point(station, LANE / 2 + float(rng.normal(0, 0.1)))
+        place = (x, y, yaw + np.pi + float(rng.normal(0, 0.02)))
         population.stand(shape, semantic, place, margin=0.3)
         station += float(rng.uniform(3.2, 4.5))
 
@@ -90,14 +90,19 @@ def add_cyclists(population: Population, rng: np.random.Generator, layout: Layou
     """Add cyclists at the side of the lanes and now and then on the pavement."""
     for street in layout.streets:
         for side in (-1, 1):
-            for _ in range(int(rng.poisson(density * street.length / 38.0))):
-                pavement = rng.random() < 0.25
-                lateral = street.half_width + float(rng.uniform(WALK_FROM, WALK_TO)) if pavement else LANE - 0.25
-                profile = drive_profile(street, side * lateral, float(rng.uniform(2.5, 6.5)))
-                shift = float(rng.uniform(0, profile.time[-1]))
-                offset = side * lateral + _wobble(rng, 0.08)
-                path = along(street, profile, shift, offset, reverse=side > 0)
-                population.move(make_cyclist(rng), "Cyclist", path, phases(path, 4.5), margin=0.15)
+            for _ in range(int(rng.poisson(density * street.length / 22.0))):
+                # Many places are taken: a second try each.
+                if not _cycle(population, rng, street, side):
+                    _cycle(population, rng, street, side)
+
+
+def _cycle(population: Population, rng: np.random.Generator, street: Street, side: int) -> bool:
+    pavement = rng.random() < 0.25
+    lateral = street.half_width + float(rng.uniform(WALK_FROM, WALK_TO)) if pavement else LANE - 0.25
+    profile = _constant(street, float(rng.uniform(2.5, 6.0)))
+    shift = float(rng.uniform(0, profile.time[-1]))
+    path = along(street, profile, shift, side * lateral + _wobble(rng, 0.06), reverse=side > 0)
+    return population.move(make_cyclist(rng), "Cyclist", path, phases(path, 4.5), margin=0.12)
 
 
 def _constant(street: Street, speed: float) -> Profile:
@@ -110,6 +115,8 @@ def add_crossers(population: Population, rng: np.random.Generator, layout: Layou
     for street in layout.streets:
         for _ in range(int(rng.poisson(density * street.length / 30.0))):
             station = float(rng.uniform(0, street.length))
+            if not population.near(*street.point(station, 0.0)[:2]):
+                continue
             speed, side = float(rng.uniform(0.9, 1.8)), float(rng.choice([-1, 1]))
             begin = side * (street.half_width + 1.8)
             # They stand, cross at some time, and stand again.
@@ -124,7 +131,7 @@ def add_walkers(population: Population, rng: np.random.Generator, layout: Layout
     """Add people on the pavements, walking or standing, alone or in groups."""
     for street in layout.streets:
         for side in (-1, 1):
-            for _ in range(int(rng.poisson(density * street.length / 16.0))):
+            for _ in range(int(rng.poisson(density * street.length / 13.0))):
                 group = int(rng.choice([1, 2, 3, 4], p=[0.6, 0.25, 0.1, 0.05]))
                 if rng.random() < 0.3:
                     _stand(population, rng, street, side, group)
@@ -150,13 +157,15 @@ def _walk(population: Population, rng: np.random.Generator, street: Street, side
 def _stand(population: Population, rng: np.random.Generator, street: Street, side: int, group: int) -> None:
     """Let people stand about, in a circle where they are several."""
     station = float(rng.uniform(0, street.length))
+    if not population.near(*street.point(station, 0.0)[:2]):
+        return
     lateral = side * (street.half_width + float(rng.uniform(0.5, 2.4)))
-    x, y, _ = street.at(np.array([station]), lateral)
+    x, y, _ = street.point(station, lateral)
     start = float(rng.uniform(0, 2 * np.pi))
     for member in range(group):
         angle = start + 2 * np.pi * member / group
         radius = 0.0 if group == 1 else 0.65 + 0.1 * group
-        place = np.array([float(x[0]) + radius * np.cos(angle), float(y[0]) + radius * np.sin(angle), angle + np.pi])
+        place = np.array([x + radius * np.cos(angle), y + radius * np.sin(angle), angle + np.pi])
         path = np.repeat(place[None], len(ticks()), 0)
         sway = 2 * np.pi * ticks() / 4.0 + float(rng.uniform(0, 2 * np.pi))
         population.move(make_pedestrian(rng, walking=False), "Pedestrian", path, sway, margin=0.04)

@@ -1,17 +1,21 @@
 """Collects the objects of a scene, refusing what would touch something else."""
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float64
 
 from equilidar.data.simulator.classes import BOXED, semantic_id
-from equilidar.data.simulator.ground import Ground
+from equilidar.data.simulator.compiled import compiled
+from equilidar.data.simulator.ground import Ground, edge_at, height
 from equilidar.data.simulator.objects.shape import Shape
 from equilidar.data.simulator.primitives import object_bounds
 from equilidar.data.simulator.scene import Scene
 from equilidar.data.simulator.traffic import collides, ticks, touches
 
+# Metres from the ego vehicle beyond which nothing is put: few rays would reach it.
+REACH = 90.0
 _CAPACITY, _MOVERS = 4096, 1024
 # Where a footprint is compared with the ground.
 _PROBES = np.stack(np.meshgrid(np.linspace(-1, 1, 5), np.linspace(-1, 1, 3), indexing="ij"), -1).reshape(-1, 2)
@@ -49,6 +53,11 @@ class Population:
         self._tracks[self._num_movers], self._halves[self._num_movers] = path, half
         self._num_movers += 1
 
+    def near(self, x: float, y: float) -> bool:
+        """Tell whether the ego vehicle ever comes so close that something there could be seen well."""
+        away = self.ego[::10, :2] - (x, y)
+        return bool((away[:, 0] ** 2 + away[:, 1] ** 2).min() < REACH**2)
+
     def stand(
         self,
         shape: Shape,
@@ -73,21 +82,21 @@ class Population:
         Returns:
             Whether it was put there.
         """
+        if self._num_standing >= _CAPACITY:
+            return False
         rows = shape.rows()
         low, high = object_bounds(rows)
-        rectangle = _rectangle(np.array(place), low, high, footprint)
+        rectangle = _rectangle(place, low, high, footprint)
         if touches(rectangle, self._standing, self._num_standing, margin):
             return False
-        probes = _probe(rectangle[None])[0]
-        if from_kerb is not None and self.ground.edges(probes).min() < from_kerb:
-            return False
-        if self._num_standing >= _CAPACITY:
+        ground, required = self.ground, -np.inf if from_kerb is None else from_kerb
+        edge, lowest, highest = _stand_on(rectangle, _PROBES, ground.origin, ground.grid, ground.kerb)
+        if edge < required:
             return False
         self._standing[self._num_standing] = rectangle
         self._num_standing += 1
-        heights = self.ground.heights(probes)
         # A box must not hold ground; walls must not end above it.
-        z = heights.max() + _LIFT if semantic in BOXED else heights.min()
+        z = highest + _LIFT if semantic in BOXED else lowest
         self._append(rows, semantic, low, high, np.array([place[0], place[1], z, place[2], 0.0]), -1)
         return True
 
@@ -161,11 +170,29 @@ class Population:
         )
 
 
-def _rectangle(place: np.ndarray, low: np.ndarray, high: np.ndarray, footprint: float | None) -> np.ndarray:
+@compiled
+def _stand_on(rectangle, probes, origin, grid, kerb):  # pragma: no cover - compiled
+    """Return the least distance to the road and the lowest and highest ground under a rectangle."""
+    cos, sin = np.cos(rectangle[2]), np.sin(rectangle[2])
+    edge, lowest, highest = np.inf, np.inf, -np.inf
+    for i in range(len(probes)):
+        u, v = probes[i, 0] * rectangle[3], probes[i, 1] * rectangle[4]
+        x, y = rectangle[0] + cos * u - sin * v, rectangle[1] + sin * u + cos * v
+        edge = min(edge, edge_at(origin, grid, x, y))
+        z = height(origin, grid, kerb, x, y)
+        lowest, highest = min(lowest, z), max(highest, z)
+    return edge, lowest, highest
+
+
+def _rectangle(
+    place: tuple[float, float, float], low: np.ndarray, high: np.ndarray, footprint: float | None
+) -> np.ndarray:
     """Return the footprint as x, y, yaw, half length, half width."""
     if footprint is not None:
-        return np.array([place[0], place[1], place[2], footprint, footprint])
-    return _rectangles(place[None], low, high)[0]
+        return np.array([*place, footprint, footprint])
+    cx, cy, hl, hw = (low[0] + high[0]) / 2, (low[1] + high[1]) / 2, (high[0] - low[0]) / 2, (high[1] - low[1]) / 2
+    cos, sin = math.cos(place[2]), math.sin(place[2])
+    return np.array([place[0] + cos * cx - sin * cy, place[1] + sin * cx + cos * cy, place[2], hl, hw])
 
 
 def _rectangles(path: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:

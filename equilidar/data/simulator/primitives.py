@@ -234,15 +234,22 @@ def _bounds(parts, rotation, translation, low, high):  # pragma: no cover - comp
             high[i] = max(high[i], translation[p, i] + reach)
 
 
+@compiled
+def _sweep_bounds(parts, steps, corners):  # pragma: no cover - compiled
+    rotation, translation = np.empty((len(parts), 3, 3)), np.empty((len(parts), 3))
+    owner, pose = np.zeros(len(parts), dtype=np.int64), np.zeros((1, 5))
+    corners[0], corners[1] = np.inf, -np.inf
+    for step in range(steps):
+        pose[0, 4] = 2 * np.pi * step / steps
+        _place(parts, owner, pose, rotation, translation)
+        _bounds(parts, rotation, translation, corners[0], corners[1])
+
+
 def object_bounds(
     parts: Float64[np.ndarray, "P K"], phases: int = 32
 ) -> tuple[Float64[np.ndarray, " 3"], Float64[np.ndarray, " 3"]]:
     """Return the lower and upper corner, in the object's frame, of all that its parts sweep over a stride."""
-    moving = bool(np.any(parts[:, [HINGE1 + 4, HINGE2 + 4]]))
-    steps = phases if moving else 1
-    poses = np.zeros((steps, 5))
-    poses[:, 4] = 2 * np.pi * np.arange(steps) / steps
-    repeated = np.tile(parts, (steps, 1))
-    low, high = np.full(3, np.inf), np.full(3, -np.inf)
-    _bounds(repeated, *place_parts(repeated, np.repeat(np.arange(steps), len(parts)), poses), low, high)
-    return low, high
+    moving = bool(parts[:, HINGE1 + 4].any() or parts[:, HINGE2 + 4].any())
+    corners = np.empty((2, 3))
+    _sweep_bounds(parts, phases if moving else 1, corners)
+    return corners[0], corners[1]

@@ -51,7 +51,7 @@ def _uniform(seed, ray, part):  # pragma: no cover - compiled
 
 @compiled
 def _cast_ground(
-    first, last, azimuth, elevation, pose, origin, base, edge, kerb, low, high, distance, cosine, part
+    first, last, azimuth, elevation, pose, origin, grid, kerb, low, high, distance, cosine, part
 ):  # pragma: no cover - compiled
     beams = len(elevation)
     tangent, cos_e, sin_e = np.tan(elevation), np.cos(elevation), np.sin(elevation)
@@ -59,30 +59,34 @@ def _cast_ground(
         ca, sa = math.cos(azimuth[c] + pose[3]), math.sin(azimuth[c] + pose[3])
         # Outermost sample reached so far and the one before: radius and height above the sensor.
         r0 = 0.3
-        h0 = terrain.height(origin, base, edge, kerb, pose[0] + r0 * ca, pose[1] + r0 * sa) - pose[2]
+        h0 = terrain.height(origin, grid, kerb, pose[0] + r0 * ca, pose[1] + r0 * sa) - pose[2]
         r1, h1 = r0, h0
         for b in range(beams):
             limit = high * cos_e[b]
             while h1 < r1 * tangent[b] and r1 < limit:
                 r0, h0 = r1, h1
-                r1 = r0 + max(0.1, 0.012 * r0)
-                h1 = terrain.height(origin, base, edge, kerb, pose[0] + r1 * ca, pose[1] + r1 * sa) - pose[2]
+                r1 = r0 + max(0.12, 0.018 * r0)
+                h1 = terrain.height(origin, grid, kerb, pose[0] + r1 * ca, pose[1] + r1 * sa) - pose[2]
             if h1 < r1 * tangent[b]:
                 break  # higher beams are still further above the ground
             # The beam dips under the ground between r0 and r1: refine (regula falsi, Illinois).
             ra, rb, fa, fb = r0, r1, r0 * tangent[b] - h0, r1 * tangent[b] - h1
-            r = rb
+            r, side = rb, 0
             if fa > 0:
-                for _ in range(20):
+                for _ in range(30):
                     r = (ra * fb - rb * fa) / (fb - fa)
-                    h = terrain.height(origin, base, edge, kerb, pose[0] + r * ca, pose[1] + r * sa) - pose[2]
+                    h = terrain.height(origin, grid, kerb, pose[0] + r * ca, pose[1] + r * sa) - pose[2]
                     f = r * tangent[b] - h
-                    if abs(f) < 1e-7:
+                    if abs(f) < 1e-6:
                         break
                     if f > 0:
-                        ra, fa, fb = r, f, 0.5 * fb
+                        ra, fa = r, f
+                        fb = 0.5 * fb if side > 0 else fb
+                        side = 1
                     else:
-                        rb, fb, fa = r, f, 0.5 * fa
+                        rb, fb = r, f
+                        fa = 0.5 * fa if side < 0 else fa
+                        side = -1
             t = r / cos_e[b]
             if low <= t <= high:
                 slope = (h1 - h0) / max(r1 - r0, 1e-9)
@@ -242,7 +246,7 @@ class Caster:
         rays = (first, last, self._azimuth, self._elevation)
         bounds = (sensor.min_range, sensor.max_range)
         if ground is not None:
-            grids = (ground.origin, ground.base, ground.edge, ground.kerb)
+            grids = (ground.origin, ground.grid, ground.kerb)
             _cast_ground(*rays, sensor_pose, *grids, *bounds, *buffers)
         solids = (placed.parts, placed.owner, placed.rotation, placed.center)
         _cast_parts(*rays, *solids, *bounds, self._seed, *buffers, self._alone, self._last_owner)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from equilidar.data.simulator.ground import Ground, bilinear
+from equilidar.data.simulator.ground import Ground
 from equilidar.data.simulator.traffic import BEGIN, HORIZON, TICK
 
 
@@ -85,8 +85,3 @@ def pose_matrix(pose: Float64[np.ndarray, " 4"]) -> Float64[np.ndarray, "4 4"]:
     matrix[:2, :2] = [[cos, -sin], [sin, cos]]
     matrix[:3, 3] = pose[:3]
     return matrix
-
-
-def ground_below(ground: Ground, xy: Float64[np.ndarray, "N 2"]) -> Float64[np.ndarray, " N"]:
-    """Return the heights of the ground without kerbs."""
-    return np.array([bilinear(ground.origin, ground.base, x, y) for x, y in xy])

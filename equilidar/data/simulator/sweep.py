@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float32, Float64, Int64
 
 from equilidar.data.simulator.annotate import ObjectTable, annotate
 from equilidar.data.simulator.classes import semantic_id
+from equilidar.data.simulator.compiled import compiled
 from equilidar.data.simulator.primitives import REFLECTANCE, place_parts
 from equilidar.data.simulator.raycast import GROUND, NOTHING, Caster, Placed, Returns
 from equilidar.data.simulator.scene import Scene, pose_matrix
@@ -206,14 +207,28 @@ def _advect(
     xyz: np.ndarray, part: np.ndarray, group: np.ndarray, captures: list[_Capture], target: _Capture
 ) -> np.ndarray:
     """Return where points (N, 3) are at the target's time in the target's sensor frame."""
+    motion = np.stack([np.linalg.inv(pose_matrix(target.sensor)) @ pose_matrix(c.sensor) for c in captures])
+    rotation, center = np.stack([c.rotation for c in captures]), np.stack([c.center for c in captures])
     moved = np.empty_like(xyz)
-    for number, capture in enumerate(captures):
-        ground = np.flatnonzero((group == number) & (part < 0))
-        motion = np.linalg.inv(pose_matrix(target.sensor)) @ pose_matrix(capture.sensor)
-        moved[ground] = xyz[ground] @ motion[:3, :3].T + motion[:3, 3]
-        solid = np.flatnonzero((group == number) & (part >= 0))
-        row = part[solid]
-        # Into the part's own frame as it was, and out of it as it will be.
-        own = np.einsum("nji,nj->ni", capture.rotation[row], xyz[solid] - capture.center[row])
-        moved[solid] = np.einsum("nij,nj->ni", target.rotation[row], own) + target.center[row]
+    _carry(xyz, part, group, motion, rotation, center, target.rotation, target.center, moved)
     return moved
+
+
+@compiled
+def _carry(xyz, part, group, motion, rotation, center, new_rotation, new_center, moved):  # pragma: no cover - compiled
+    own = np.empty(3)
+    for n in range(len(xyz)):
+        p, g = part[n], group[n]
+        if p < 0:
+            for i in range(3):
+                m = motion[g, i]
+                moved[n, i] = m[0] * xyz[n, 0] + m[1] * xyz[n, 1] + m[2] * xyz[n, 2] + m[3]
+            continue
+        # Into the part's own frame as it was, and out of it as it will be.
+        x, y, z = xyz[n, 0] - center[g, p, 0], xyz[n, 1] - center[g, p, 1], xyz[n, 2] - center[g, p, 2]
+        r = rotation[g, p]
+        for i in range(3):
+            own[i] = r[0, i] * x + r[1, i] * y + r[2, i] * z
+        for i in range(3):
+            r2 = new_rotation[p, i]
+            moved[n, i] = new_center[p, i] + r2[0] * own[0] + r2[1] * own[1] + r2[2] * own[2]

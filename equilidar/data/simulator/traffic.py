@@ -46,6 +46,15 @@ class Profile:
         return float(np.interp(station, self.station, self.time))
 
 
+@compiled
+def _limit(speed, stretch, acceleration):  # pragma: no cover - compiled
+    """Let the speed rise and fall no faster than the acceleration allows."""
+    for i in range(1, len(speed)):
+        speed[i] = min(speed[i], np.sqrt(speed[i - 1] ** 2 + 2 * acceleration * stretch[i]))
+    for i in range(len(speed) - 2, -1, -1):
+        speed[i] = min(speed[i], np.sqrt(speed[i + 1] ** 2 + 2 * acceleration * stretch[i]))
+
+
 def drive_profile(
     street: Street, lateral: float, cruise: float, *, lateral_acceleration: float = 2.2, acceleration: float = 1.6
 ) -> Profile:
@@ -63,10 +72,7 @@ def drive_profile(
     stretch = np.clip(1.0 - street.curvature * lateral, 0.3, 3.0)
     stretch = stretch if lateral <= 0 else stretch[::-1]
     speed = np.minimum(cruise, np.sqrt(lateral_acceleration * stretch / np.maximum(np.abs(curvature), 1e-6)))
-    for order in (range(1, len(speed)), range(len(speed) - 2, -1, -1)):
-        step = 1 if order.step > 0 else -1
-        for i in order:
-            speed[i] = min(speed[i], np.sqrt(speed[i - step] ** 2 + 2 * acceleration * stretch[i]))
+    _limit(speed, stretch, acceleration)
     seconds = stretch / speed
     time = np.concatenate([[0.0], np.cumsum(0.5 * (seconds[1:] + seconds[:-1]))])
     return Profile(time, np.arange(len(speed), dtype=np.float64))
@@ -89,7 +95,9 @@ def along(
     path = np.stack([x, y, yaw + np.pi if reverse else yaw], 1)
     if not np.isscalar(lateral):
         # Where it drifts sideways it points where it goes.
-        moved = np.gradient(path[:, :2], axis=0)
+        moved = np.empty((len(path), 2))
+        moved[1:-1] = (path[2:, :2] - path[:-2, :2]) / 2
+        moved[0], moved[-1] = moved[1], moved[-2]
         going = np.hypot(moved[:, 0], moved[:, 1]) > 0.02
         drift = np.arctan2(moved[:, 1], moved[:, 0]) - path[:, 2]
         drift = (drift + np.pi) % (2 * np.pi) - np.pi
@@ -137,11 +145,20 @@ def touches(rectangle, others, count, margin):  # pragma: no cover - compiled
 @compiled
 def collides(path, half, standing, count, paths, halves, margin, stride):  # pragma: no cover - compiled
     """Tell whether a path (T, 3) comes within `margin` of what stands or of other paths (N, T, 3) at the same time."""
+    reach = half[0] + half[1] + margin
+    x0, x1, y0, y1 = path[:, 0].min(), path[:, 0].max(), path[:, 1].min(), path[:, 1].max()
+    near = np.empty((count, 5))
+    num_near = 0
+    for i in range(count):
+        r = standing[i, 3] + standing[i, 4] + reach
+        if x0 - r < standing[i, 0] < x1 + r and y0 - r < standing[i, 1] < y1 + r:
+            near[num_near] = standing[i]
+            num_near += 1
     rectangle = np.empty(5)
     rectangle[3], rectangle[4] = half[0], half[1]
     for t in range(0, len(path), stride):
         rectangle[:3] = path[t]
-        if touches(rectangle, standing, count, margin):
+        if touches(rectangle, near, num_near, margin):
             return True
         for i in range(len(paths)):
             if not _apart(

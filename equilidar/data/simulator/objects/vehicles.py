@@ -5,7 +5,8 @@ import numpy as np
 from equilidar.data.simulator.objects.shape import Shape
 
 GLASS_DEPTH = 1.6
-GLASS = 0.08
+# Panes return nothing of their own: rays are lost in the cabin or go through to what is behind.
+GLASS = 0.0
 TYRE = 0.06
 
 
