@@ -1,24 +1,21 @@
 """Finetuning a detector: Lightning wiring around detector, augmentation and scorer."""
 
-import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from equilidar.augment.labelled import LabelledAugmentation
-from equilidar.data.faults import FaultBudget
 from equilidar.data.loading import LoadedBatch
 from equilidar.detection.second import SECOND
+from equilidar.objectives.reduction import all_processes_sum
 from equilidar.structures import Boxes3D, Detections, LabelledBatch, LossTerms
+from equilidar.training.guards import stop_if_not_finite
 from equilidar.training.scoring import Score, Scorer
-
-_LOG = logging.getLogger(__name__)
-
-OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
-ScheduleFactory = Callable[[torch.optim.Optimizer, int], torch.optim.lr_scheduler.LRScheduler]
 
 
 class FinetuneModule(pl.LightningModule):
@@ -29,9 +26,8 @@ class FinetuneModule(pl.LightningModule):
         augmentation: moves points and boxes of a training batch.
         scorer: of the validation split.
         optimizer: called with the parameters that are trained.
-        schedule: called with the optimizer and the number of steps.
+        schedule: called with the optimizer and `total_steps`.
         frozen: keep the backbone as it was handed over: eval mode (running statistics stay) and no gradient.
-        faults: how many sweeps may be faulty.
 
     Attributes:
         score: of the last validation.
@@ -43,18 +39,16 @@ class FinetuneModule(pl.LightningModule):
         detector: SECOND,
         augmentation: LabelledAugmentation,
         scorer: Scorer,
-        optimizer: OptimizerFactory,
-        schedule: ScheduleFactory,
         *,
+        optimizer: Callable[..., Optimizer],
+        schedule: Callable[..., Any],
         frozen: bool = False,
-        faults: FaultBudget | None = None,
     ) -> None:
         super().__init__()
         self.detector = detector
         self.augmentation, self.scorer = augmentation, scorer
         self._optimizer, self._schedule = optimizer, schedule
         self.frozen = frozen
-        self.faults = faults or FaultBudget()
         self.score: Score | None = None
         self.detections: dict[str, Detections] = {}
         if frozen:
@@ -76,34 +70,37 @@ class FinetuneModule(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """Return optimizer and per-step schedule over the parameters that are trained."""
         optimizer = self._optimizer([p for p in self.parameters() if p.requires_grad])
-        schedule = self._schedule(optimizer, int(self.trainer.estimated_stepping_batches))
+        schedule = self._schedule(optimizer, total_steps=int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def training_step(self, loaded: LoadedBatch[LabelledBatch], batch_index: int) -> Tensor | None:
-        """Return the loss of one batch, None if none of its sweeps could be read."""
-        self._observe(loaded)
-        if loaded.batch is None:
+    def training_step(self, loaded: LoadedBatch[LabelledBatch], batch_idx: int) -> Tensor | None:
+        """Return the loss of a batch, or None (in all processes) where a process has no sweep that could be read."""
+        batch = loaded.batch
+        if bool(all_processes_sum(torch.tensor(float(batch is None), device=self.device)) > 0) or batch is None:
             return None
-        assert not self.frozen or not self._backbone.training
-        batch = self.augmentation(loaded.batch)
+        batch = self.augmentation(batch)
         terms = self.loss_terms(batch)
         total = terms.total()
-        values = {f"train/{name}": value.detach() for name, value in {**terms.terms, "loss": total}.items()}
-        self.log_dict(values, batch_size=batch.batch_size)
-        self.log("train/loss_now", total.detach(), batch_size=batch.batch_size, prog_bar=True, logger=False)
+        folder = Path(self.trainer.default_root_dir)
+        stop_if_not_finite({**terms.terms, "loss": total}, batch, batch.keys, self.global_step, folder)
+        values = {**terms.terms, **terms.metrics, "lr": self.trainer.optimizers[0].param_groups[0]["lr"]}
+        self.log_dict(values, batch_size=batch.batch_size, sync_dist=True)
+        self.log("loss", total, batch_size=batch.batch_size, sync_dist=True, prog_bar=True)
         return total
 
     def loss_terms(self, batch: LabelledBatch) -> LossTerms:
         """Return the loss terms of a batch that has been augmented already."""
-        return self.detector.loss(self.detector(batch.points), batch.boxes, batch.keys)
+        assert not self.frozen or not self._backbone.training
+        predictions = self.detector(batch.points)
+        with torch.autocast(self.device.type, enabled=False):
+            return self.detector.loss(predictions, batch.boxes, batch.keys)
 
     def on_validation_epoch_start(self) -> None:
         """Forget the last validation's detections."""
         self.detections = {}
 
-    def validation_step(self, loaded: LoadedBatch[LabelledBatch], batch_index: int) -> None:
+    def validation_step(self, loaded: LoadedBatch[LabelledBatch], batch_idx: int) -> None:
         """Detect in one batch."""
-        self._observe(loaded)
         if loaded.batch is not None:
             found = self.detector.decode(self.detector(loaded.batch.points)).to("cpu")
             self.detections.update(zip(loaded.batch.keys, split_detections(found), strict=True))
@@ -120,10 +117,6 @@ class FinetuneModule(pl.LightningModule):
                 if isinstance(values, dict):
                     moderate = values["AP_R40"][1]
                     self.log(f"val/{name}_{metric}_moderate_R40", moderate, rank_zero_only=True)
-
-    def _observe(self, loaded: LoadedBatch[LabelledBatch]) -> None:
-        for fault in self.faults.observe(loaded.num_seen, loaded.faults):
-            _LOG.warning("skipped %s: %s", fault.key, fault.reason)
 
 
 def split_detections(found: Detections) -> list[Detections]:
