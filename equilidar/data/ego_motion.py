@@ -34,13 +34,14 @@ class EgoMotion:
             sizes and times of change, and of all settings.
         max_range: metres.
         min_range: metres; excludes returns from the vehicle itself.
-        voxel_size: of the local map, metres.
+        voxel_size: of the local map, metres. KISS-ICP's own 1.0 lets the speed of a KITTI drive jitter by 5 cm a frame,
+            0.5 by 2 to 3 cm, 0.3 pulls it towards zero (the rings on the ground seem to stand still).
     """
 
     cache_dir: Path | None = None
     max_range: float = 100.0
     min_range: float = 3.0
-    voxel_size: float = 1.0
+    voxel_size: float = 0.5
 
     def __call__(self, paths: Sequence[Path], point_format: PointFormat) -> NDArray[np.float64]:
         """Return (F, 4, 4) float64 poses in the first sweep's frame.

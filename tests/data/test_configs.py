@@ -1,0 +1,49 @@
+"""Every dataset and label config builds what it names."""
+
+from pathlib import Path
+
+import pytest
+from fake_kitti import CAR, write_calibration, write_labels, write_object_data, write_odometry
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from test_pairs import write_raw
+
+from equilidar.data.kitti_object import KittiObject
+from equilidar.data.protocols import LabelledDataset, PairDataset
+from equilidar.data.subsets import LabelledSubset
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+
+
+def build(name: str, **settings):
+    config = OmegaConf.merge(OmegaConf.load(CONFIGS / "dataset" / f"{name}.yaml"), settings)
+    return instantiate(config, _convert_="all")
+
+
+def test_datasets(tmp_path: Path):
+    drive = "2011_09_26_drive_0001_sync"
+    write_object_data(tmp_path / "object")
+    write_odometry(tmp_path / "odometry")
+    write_raw(tmp_path / "raw", drive, [0, 1])
+    write_labels(tmp_path / "raw" / drive[:10] / drive / "label_2" / f"{0:010d}.txt", [CAR])
+    write_calibration(tmp_path / "raw" / drive[:10] / drive / "calib" / f"{0:010d}.txt")
+
+    allow = {"allow_validation_drives": True}
+    pairs = [
+        build("kitti_odometry", root=str(tmp_path / "odometry"), **allow),
+        build("kitti_raw", root=str(tmp_path / "raw"), **allow),
+        build("folder", root=str(tmp_path / "odometry" / "sequences" / "03" / "velodyne"), cache_dir=str(tmp_path)),
+    ]
+    labelled = [
+        build("kitti_object", root=str(tmp_path / "object")),
+        build("kitti_raw_labelled", root=str(tmp_path / "raw")),
+    ]
+    assert all(isinstance(data, PairDataset) and len(data[0].source.xyz) for data in pairs)
+    assert all(isinstance(data, LabelledDataset) and len(data[0].boxes) == 1 for data in labelled)
+
+
+@pytest.mark.parametrize(("name", "count"), [("all", 2), ("subset", 1)])
+def test_labels(tmp_path: Path, name: str, count: int):
+    labels = instantiate(OmegaConf.load(CONFIGS / "labels" / f"{name}.yaml"), _convert_="all")
+    subset = labels(dataset=KittiObject(write_object_data(tmp_path)))
+    assert isinstance(subset, LabelledSubset) and len(subset) == count

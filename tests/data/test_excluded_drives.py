@@ -1,0 +1,97 @@
+"""Recordings that hold validation frames stay out of pretraining."""
+
+import json
+from pathlib import Path
+
+import pytest
+from fake_kitti import write_odometry
+from test_pairs import write_raw
+
+from equilidar.data.excluded_drives import ODOMETRY_DRIVES, ValidationGuard, drive_of, read_devkit_mapping
+from equilidar.data.kitti_odometry import KittiOdometry
+from equilidar.data.kitti_raw import KittiRaw
+
+A, B, C = "2011_09_26_drive_0001", "2011_09_28_drive_0002", "2011_09_26_drive_0052"
+
+
+@pytest.fixture
+def devkit(tmp_path: Path) -> dict[str, Path]:
+    """Detection frames 0 to 3 are lines 4, 1, 3, 2: frames 0 and 2 are of drive B."""
+    folder = tmp_path / "mapping"
+    folder.mkdir()
+    drives = [A, A, B, B]
+    (folder / "train_mapping.txt").write_text("".join(f"{d[:10]} {d}_sync {i:010d}\n" for i, d in enumerate(drives)))
+    (folder / "train_rand.txt").write_text("4,1,3,2\n")
+    (tmp_path / "val.txt").write_text("000000\n000002\n")
+    return {"devkit_mapping": folder, "validation_list": tmp_path / "val.txt"}
+
+
+def test_mapping_of_the_development_kit(devkit: dict[str, Path]):
+    assert read_devkit_mapping(devkit["devkit_mapping"], devkit["validation_list"]) == {B}
+    devkit["validation_list"].write_text("000001\n000003")
+    assert read_devkit_mapping(devkit["devkit_mapping"], devkit["validation_list"]) == {A}
+    devkit["validation_list"].write_text("000009")
+    with pytest.raises(ValueError, match="no entry for frame 000009"):
+        read_devkit_mapping(devkit["devkit_mapping"], devkit["validation_list"])
+    with pytest.raises(FileNotFoundError, match="train_rand"):
+        (devkit["devkit_mapping"] / "train_rand.txt").unlink()
+        read_devkit_mapping(devkit["devkit_mapping"], devkit["validation_list"])
+
+
+def test_raw_drives_with_validation_frames_are_left_out(tmp_path: Path, devkit: dict[str, Path]):
+    for drive in (A, B):
+        write_raw(tmp_path / "raw", f"{drive}_sync", [0, 1])
+    data = KittiRaw(tmp_path / "raw", **devkit)
+    assert {key.split("/")[1] for key in data.keys} == {f"{A}_sync"}
+    assert data.provenance()["left_out"] == {f"{B}_sync": f"{B} holds validation frames"}
+    assert data.provenance()["allow_validation_drives"] is False
+
+
+def test_an_unknown_drive_counts_as_one_that_may_hold_them(tmp_path: Path):
+    write_raw(tmp_path, f"{A}_sync", [0, 1])
+    with pytest.raises(ValueError, match=r"is not known.*allow_validation_drives=true"):
+        KittiRaw(tmp_path)
+    assert len(KittiRaw(tmp_path, allow_validation_drives=True)) == 1
+    assert KittiRaw(tmp_path, allow_validation_drives=True).provenance()["allow_validation_drives"] is True
+
+
+def test_odometry_sequences_go_by_their_drives(tmp_path: Path, devkit: dict[str, Path]):
+    for sequence in ("03", "04", "11"):
+        write_odometry(tmp_path / "odometry", sequence)
+    (devkit["devkit_mapping"] / "train_mapping.txt").write_text(f"d {ODOMETRY_DRIVES['04']}_sync 0000000003\n" * 4)
+    data = KittiOdometry(tmp_path / "odometry", **devkit)
+    assert {key.split("/")[1] for key in data.keys} == {"03"}
+    assert set(data.left_out) == {"04", "11"}
+    assert "not known" in data.left_out["11"]
+
+
+def test_known_drive_says_which_frames():
+    reasons = ValidationGuard(allow=False).left_out
+    with pytest.raises(ValueError, match="001497"):
+        reasons({"one": C})
+    assert ValidationGuard(allow=True).left_out({"one": C}) == {}
+    with pytest.raises(ValueError, match="together"):
+        ValidationGuard(devkit_mapping=Path("mapping"))
+
+
+def test_names_of_drives():
+    assert drive_of("2011_09_26_drive_0052_sync") == drive_of("2011_09_26_drive_0052_extract") == C
+    assert drive_of("0052") is None
+
+
+def test_sample_drives_with_validation_frames_are_refused(samples: Path):
+    """What the recordings' own mapping says of validation frames, the guard must know or suspect."""
+    mappings = sorted(samples.glob("kitti_raw/*/frame_to_kitti_object_training_id.json"))
+    lists = sorted(samples.glob("kitti_object/ImageSets*/val.txt"))
+    if not mappings or not lists:
+        pytest.skip(f"no mapping or no validation list under {samples}")
+    validation = set(lists[0].read_text().split())
+    found = 0
+    for path in mappings:
+        frames = [frame for frame in json.loads(path.read_text()).values() if frame in validation]
+        if frames:
+            found += 1
+            with pytest.raises(ValueError, match="detection validation split"):
+                ValidationGuard().left_out({path.parent.name: drive_of(path.parent.name)})
+    if not found:
+        pytest.skip("no drive of the recordings holds validation frames")
