@@ -11,7 +11,7 @@ from jaxtyping import Float64
 from equilidar.report.run_summary import Series
 
 WIDTH, HEIGHT = 500, 250
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 14, 34, 34
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56.0, 14.0, 34.0, 34.0
 _MAX_POINTS = 300
 
 
@@ -34,7 +34,7 @@ def line_chart(title: str, lines: Sequence[Line], reference: tuple[str, float] |
     """
     drawn = [(line, thin(line.series)) for line in lines if len(line.series.steps)]
     values = np.concatenate([series.values for _, series in drawn] + [np.array([reference[1]] if reference else [])])
-    x = _Axis(0, max(float(series.steps[-1]) for _, series in drawn), _LEFT, WIDTH - _RIGHT)
+    x = _Axis(0.0, max(float(series.steps[-1]) for _, series in drawn), _LEFT, WIDTH - _RIGHT)
     y = _Axis(*_padded(values), HEIGHT - _BOTTOM, _TOP)
     parts = [
         f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(title)}">',

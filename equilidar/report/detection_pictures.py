@@ -65,6 +65,8 @@ def pictures_of_sweeps(
 
 
 def _outline(axes: Axes, boxes: Boxes3D, color: str, opacity: np.ndarray, width: float) -> None:
+    if len(boxes) == 0:
+        return
     corners = boxes.corners()[:, :4, :2].detach().cpu().numpy()
     center, front = boxes.center[:, :2].detach().cpu().numpy(), (corners[:, 0] + corners[:, 1]) / 2
     # Plotted as (y, x): ahead is up, left is left.

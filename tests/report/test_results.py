@@ -1,0 +1,87 @@
+"""What the tables say: as it is, with the seeds that it stands on."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from equilidar.report.results import details_table, evaluated, metric_keys, result_table, seeds_text, spread, verdict
+from equilidar.report.run_summary import RunSummary
+
+from .fake_runs import write_run
+
+
+def _runs(folder: Path, **figures: list[float]) -> list[RunSummary]:
+    return [
+        RunSummary.read(write_run(folder / f"{init}{seed}", command="finetune", init=init, seed=seed, ap=ap, steps=9))
+        for init, values in figures.items()
+        for seed, ap in enumerate(values)
+    ]
+
+
+def _text(html: str) -> str:
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", html))
+
+
+def test_rows_come_scratch_first_and_figures_car_3d_loose_first(tmp_path: Path) -> None:
+    runs = _runs(tmp_path, other=[1.0], pretrained=[40.0], scratch=[39.0])
+    assert list(evaluated(runs)) == ["scratch", "pretrained", "other"]
+    assert metric_keys(runs)[:4] == [("car", "3d@0.5"), ("car", "3d@0.7"), ("car", "bev@0.5"), ("car", "bev@0.7")]
+
+
+def test_one_seed_is_called_one_seed(tmp_path: Path) -> None:
+    runs = _runs(tmp_path, scratch=[39.0], pretrained=[40.25])
+    text = _text(result_table(runs))
+    assert "scratch one seed (0) 39.00" in text
+    assert "pretrained one seed (0) 40.25" in text
+    assert "120 objects" in text
+    assert " to " not in text
+    assert verdict(evaluated(runs)) == (
+        "Pretrained is 1.25 AP above scratch (car, 3D, IoU 0.5, R40, moderate). "
+        "One seed: a difference of this kind can be chance."
+    )
+
+
+def test_several_seeds_show_mean_and_range(tmp_path: Path) -> None:
+    runs = _runs(tmp_path, scratch=[40.0, 44.0, 45.0])
+    assert seeds_text(runs) == "3 seeds (0, 1, 2)"
+    assert "43.00 40.00 to 45.00" in _text(result_table(runs))
+    figure = spread(runs, "car", "3d@0.5")
+    assert figure is not None
+    assert figure.values == (40, 44, 45)
+
+
+def test_a_worse_pretrained_row_is_shown_as_it_is(tmp_path: Path) -> None:
+    runs = _runs(tmp_path, scratch=[40.0, 42.0], pretrained=[38.5, 38.5])
+    assert verdict(evaluated(runs)).startswith("Pretrained is 2.50 AP below scratch")
+    table = result_table(runs)
+    assert "<b>41.00</b>" in table
+    assert "38.50" in table
+    assert "<b>38.50</b>" not in table
+
+
+def test_without_both_rows_nothing_is_compared(tmp_path: Path) -> None:
+    assert verdict(evaluated(_runs(tmp_path, scratch=[40.0]))) == ""
+
+
+def test_a_figure_that_a_run_does_not_have_is_a_dash(tmp_path: Path) -> None:
+    runs = _runs(tmp_path, scratch=[40.0], pretrained=[41.0])
+    assert runs[1].figures is not None
+    runs[1].figures["car"]["3d@0.7"] = None
+    assert "41.00 -" in _text(result_table(runs))
+    assert spread(runs[1:], "car", "3d@0.7") is None
+
+
+def test_details_hold_both_averages_at_all_levels(tmp_path: Path) -> None:
+    text = _text(details_table(_runs(tmp_path, scratch=[40.0])))
+    assert "AP R40 AP R11" in text
+    assert "car, 3D, IoU 0.5 48.00 40.00 34.00 49.00 41.00 35.00" in text
+
+
+@pytest.mark.parametrize("metric", ["3d", "bbox", "aos", "bev"])
+def test_official_figures_without_an_overlap_in_their_name(tmp_path: Path, metric: str) -> None:
+    runs = _runs(tmp_path, scratch=[40.0])
+    assert runs[0].figures is not None
+    runs[0].figures["car"][metric] = runs[0].figures["car"]["3d@0.7"]
+    assert ("car", metric) in metric_keys(runs)
+    assert "official overlap" in details_table(runs)
