@@ -1,0 +1,70 @@
+"""Runs a saved detector over a labelled dataset."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from equilidar.checkpoint.detector import SavedDetector
+from equilidar.data.faults import Fault
+from equilidar.data.loading import LoadedBatch, make_loader
+from equilidar.data.protocols import LabelledDataset
+from equilidar.detection.second import SECOND
+from equilidar.structures import Detections, LabelledBatch
+from equilidar.training.finetune import split_detections
+
+
+def build_detector(saved: SavedDetector, parts: dict[str, Callable[..., Any]], source: str) -> SECOND:
+    """Build the network of a file and load its weights.
+
+    Args:
+        saved: the file.
+        parts: `backbone` and `detector` of its config, instantiated (both partial).
+        source: name of the file, for messages.
+    """
+    backbone: nn.Module = parts["backbone"](in_channels=3 + len(saved.contract.channels))
+    detector: SECOND = parts["detector"](backbone=backbone, class_names=saved.class_names)
+    saved.load_into(detector, source)
+    return detector.eval()
+
+
+def check_input(saved: SavedDetector, dataset: LabelledDataset) -> None:
+    """Raise ValueError unless a dataset feeds a detector what it was trained on."""
+    if dataset.contract != saved.contract:
+        raise ValueError(
+            f"checkpoint: the detector was trained on points of {saved.contract}, the dataset gives {dataset.contract}"
+        )
+    if tuple(dataset.class_names) != saved.class_names:
+        raise ValueError(
+            f"checkpoint: the detector's labels mean {', '.join(saved.class_names)}, the dataset's "
+            f"{', '.join(dataset.class_names)}: give the same dataset.class_names"
+        )
+
+
+@torch.no_grad()
+def predict(
+    detector: SECOND,
+    dataset: LabelledDataset,
+    *,
+    batch_size: int,
+    num_workers: int = 0,
+    device: torch.device | str = "cpu",
+    progress: bool = True,
+) -> tuple[dict[str, Detections], list[Fault]]:
+    """Return the detections of every sweep by its key, and the sweeps that could not be read."""
+    loader = make_loader(
+        dataset, "labelled", batch_size, seed=0, num_workers=num_workers, shuffle=False, drop_last=False
+    )
+    detector = detector.to(device)
+    found: dict[str, Detections] = {}
+    faults: list[Fault] = []
+    batches: Iterable[LoadedBatch[LabelledBatch]] = tqdm(loader, unit="batch", disable=not progress)
+    for loaded in batches:
+        faults += loaded.faults
+        if loaded.batch is not None:
+            points = loaded.batch.points.to(device)
+            detections = detector.decode(detector(points)).to("cpu")
+            found.update(zip(loaded.batch.keys, split_detections(detections), strict=True))
+    return found, faults
