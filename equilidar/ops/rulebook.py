@@ -46,13 +46,13 @@ class Rulebook:
     @classmethod
     def from_table(cls, table: Int64[Tensor, "K V"], num_in: int, *, center: int = -1) -> "Rulebook":
         """List the pairs of a neighbour table. Waits for the device once: counts are needed on the host."""
-        if center >= 0:
-            table = table.clone()
-            table[center] = -1
         used = table >= 0
-        pairs = used.nonzero()
+        if center >= 0:
+            used[center] = False
         counts = tuple(used.sum(1).tolist())
-        return cls(table[used], pairs[:, 1].contiguous(), counts, center, num_in, table.shape[1])
+        entries = used.flatten().nonzero()[:, 0]
+        num_out = table.shape[1]
+        return cls(table.flatten()[entries], entries % max(num_out, 1), counts, center, num_in, num_out)
 
     def inverted(self) -> "Rulebook":
         """Return the rulebook of the inverse convolution: the same offsets, input and output exchanged."""
@@ -134,26 +134,27 @@ def _submanifold_reference(coords: Tensor, shape: Sequence[int], kernel: Sequenc
     # A margin per axis keeps neighbours across the border from being taken for cells of the next line.
     padded = (shape[0] + reach_z, shape[1] + reach_y, shape[2] + reach_x)
     keys, order = cell_keys(coords, padded).sort()
-    with_end = torch.cat([keys, keys.new_full((1,), torch.iinfo(torch.int64).max)])
-    rows = torch.arange(len(keys), device=keys.device)
-    center = math.prod(kernel) // 2
-    table = rows.new_full((math.prod(kernel), len(keys)), -1)
-    table[center] = order
+    num, center = len(keys), math.prod(kernel) // 2
+    # One more entry each, for what is not found: a key that nothing equals, no row, and a column to be dropped.
+    keys_end = torch.cat([keys, keys.new_full((1,), torch.iinfo(torch.int64).max)])
+    order_end = torch.cat([order, order.new_full((1,), -1)])
+    table = order.new_full((math.prod(kernel), num + 1), -1)
+    table[center] = order_end
     offset = center
     for dz, dy in itertools.product(range(reach_z + 1), range(-reach_y, reach_y + 1)):
         if (dz, dy) < (0, 0):
             continue
         line = keys + (dz * padded[1] + dy) * padded[2]
         first = 1 if (dz, dy) == (0, 0) else -reach_x
-        position = rows + 1 if first == 1 else torch.searchsorted(keys, line - reach_x)
+        position = torch.searchsorted(keys, line + first)
         for dx in range(first, reach_x + 1):
             offset += 1
-            found = with_end[position] == line + dx
-            here, there = rows[found], position[found]
-            table[offset, here] = order[there]
-            table[2 * center - offset, there] = order[here]
+            found = keys_end[position] == line + dx
+            source = torch.where(found, position, num)
+            table[offset, :num] = order_end[source]
+            table[2 * center - offset].scatter_(0, source, order)
             position = position + found
-    return torch.empty_like(table).index_copy_(1, order, table)
+    return torch.empty_like(table[:, :num]).index_copy_(1, order, table[:, :num])
 
 
 def _strided_reference(
