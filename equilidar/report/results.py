@@ -113,7 +113,9 @@ def describe(name: str, metric: str) -> str:
     """Return a metric in words: car, 3D, IoU 0.5."""
     kind, _, overlap = metric.partition("@")
     words = {"3d": "3D", "bev": "bird's-eye view", "bbox": "2D box", "aos": "orientation (AOS)"}.get(kind, kind)
-    return f"{name}, {words}, {f'IoU {overlap}' if overlap else 'official overlap'}"
+    if not overlap:
+        return f"{name}, {words}, official overlap"
+    return f"{name}, {words}, IoU {overlap}" if overlap[0].isdigit() else f"{name}, {words}, {overlap} overlap"
 
 
 def result_table(runs: Sequence[RunSummary]) -> str:

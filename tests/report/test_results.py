@@ -5,7 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from equilidar.report.results import details_table, evaluated, metric_keys, result_table, seeds_text, spread, verdict
+from equilidar.report.results import (
+    describe,
+    details_table,
+    evaluated,
+    metric_keys,
+    result_table,
+    seeds_text,
+    spread,
+    verdict,
+)
 from equilidar.report.run_summary import RunSummary
 
 from .fake_runs import write_run
@@ -76,6 +85,12 @@ def test_details_hold_both_averages_at_all_levels(tmp_path: Path) -> None:
     text = _text(details_table(_runs(tmp_path, scratch=[40.0])))
     assert "AP R40 AP R11" in text
     assert "car, 3D, IoU 0.5 48.00 40.00 34.00 49.00 41.00 35.00" in text
+
+
+def test_metrics_in_words() -> None:
+    assert describe("car", "3d@0.5") == "car, 3D, IoU 0.5"
+    assert describe("car", "bev@loose") == "car, bird's-eye view, loose overlap"
+    assert describe("cyclist", "aos") == "cyclist, orientation (AOS), official overlap"
 
 
 @pytest.mark.parametrize("metric", ["3d", "bbox", "aos", "bev"])
