@@ -34,7 +34,8 @@ class SeededSampler:
     same global batch size.
 
     Iterating yields the epoch that `set_epoch` named or, without it, the one after the last finished. The iterator has
-    `state_dict` and `load_state_dict` over {epoch, position}: a stateful loader resumes where it stood.
+    `state_dict` and `load_state_dict` over {epoch, position} and what these mean: a stateful loader resumes where it
+    stood, and refuses a state of other data, batches or processes.
 
     Attributes:
         epoch: the next one to be yielded.
@@ -99,6 +100,11 @@ class SeededSampler:
     def __iter__(self) -> "SamplerIterator":
         return SamplerIterator(self)
 
+    def identity(self) -> dict[str, int]:
+        """Return what a position in the order depends on."""
+        names = ("num_samples", "batch_size", "world_size", "seed", "shuffle", "drop_last")
+        return {name: int(getattr(self, name)) for name in names}
+
     def requests(self, epoch: int) -> list[SampleRequest]:
         """Return the requests of this process in `epoch`, in order."""
         order = np.arange(self.num_samples)
@@ -137,10 +143,20 @@ class SamplerIterator(Iterator[SampleRequest]):
 
     def state_dict(self) -> dict[str, int]:
         """Return where this iterator stands."""
-        return {"epoch": self._epoch, "position": self._position}
+        return {"epoch": self._epoch, "position": self._position, **self._sampler.identity()}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Stand where `state` says; an epoch that was finished lets the next iteration start the one after it."""
+        """Stand where `state` says; an epoch that was finished lets the next iteration start the one after it.
+
+        Raises:
+            ValueError: the state is of other data, batches, processes or seed: its position would mean other samples.
+        """
+        for name, value in self._sampler.identity().items():
+            if state[name] != value:
+                raise ValueError(
+                    f"cannot resume: the checkpoint was made with {name} {state[name]}, this run has {value}; "
+                    "resume with the same data and settings, or start a new run"
+                )
         self._epoch, self._position = state["epoch"], state["position"]
         self._requests = None
         self._sampler.epoch = self._epoch + (1 if self._position >= len(self._sampler) else 0)

@@ -37,6 +37,10 @@ def test_datasets(tmp_path: Path):
     labelled = [
         build("kitti_object", root=str(tmp_path / "object")),
         build("kitti_raw_labelled", root=str(tmp_path / "raw")),
+        build(
+            "kitti_labelled",
+            parts={"object": {"root": str(tmp_path / "object")}, "raw": {"root": str(tmp_path / "raw")}},
+        ),
     ]
     assert all(isinstance(data, PairDataset) and len(data[0].source.xyz) for data in pairs)
     assert all(isinstance(data, LabelledDataset) and len(data[0].boxes) == 1 for data in labelled)

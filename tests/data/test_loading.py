@@ -1,5 +1,7 @@
 """Batches, faults in workers, and resuming of the loader."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from fake_data import FakeSamples
@@ -38,7 +40,7 @@ def test_labelled_sweeps_become_labelled_batches():
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 @pytest.mark.parametrize("taken", [0, 1, 3, 5])
-def test_resumed_loader_yields_identical_batches_over_epochs(num_workers: int, taken: int):
+def test_resumed_loader_yields_identical_batches_over_epochs(num_workers: int, taken: int, tmp_path: Path):
     """5 batches an epoch: before, within, and at the end of it; then two epochs more."""
 
     def loader():
@@ -50,7 +52,8 @@ def test_resumed_loader_yields_identical_batches_over_epochs(num_workers: int, t
     broken = loader()
     iterator = iter(broken)
     head = [contents(next(iterator)) for _ in range(taken)]
-    state = broken.state_dict()
+    torch.save(broken.state_dict(), tmp_path / "state.pt")
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
     del iterator, broken
     resumed = loader()
     resumed.load_state_dict(state)

@@ -79,6 +79,17 @@ def test_iterator_resumes_where_it_stood(position: int):
 
 
 @pytest.mark.parametrize(
+    "change", [{"num_samples": 11}, {"batch_size": 5}, {"seed": 1}, {"world_size": 2}, {"shuffle": False}]
+)
+def test_state_of_another_order_is_refused(change: dict):
+    settings = {"num_samples": 10, "batch_size": 2, "seed": 0}
+    state = iter(SeededSampler(**settings)).state_dict()
+    (name,) = change
+    with pytest.raises(ValueError, match=f"made with {name} "):
+        iter(SeededSampler(**{**settings, **change})).load_state_dict(state)
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"num_samples": 0, "batch_size": 1, "seed": 0}, "positive"),
