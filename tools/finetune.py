@@ -40,18 +40,14 @@ def main(cfg: DictConfig) -> None:
         frozen=cfg.init.mode == "frozen",
     )
     with open_run(cfg, "finetune") as run:
-        init = {"mode": cfg.init.mode}
-        if cfg.init.mode != "scratch":
-            init["content_hash"] = load_backbone(cfg.init.path, backbone, train.contract).content_hash
+        weights = (
+            "" if cfg.init.mode == "scratch" else load_backbone(cfg.init.path, backbone, train.contract).content_hash
+        )
         data = {"train": train.provenance(), "validation": validation.provenance()}
-        provenance = record(run, data, init=init)
+        provenance = record(run, data, init=cfg.init.mode, backbone_hash=weights)
         config = {name: OmegaConf.to_container(cfg[name], resolve=True) for name in ("grid", "backbone", "detector")}
         about = {"class_names": train.class_names, "contract": train.contract, "provenance": provenance}
-        best = KeepBest(
-            run,
-            partial(save_detector, detector=detector, config=config, **about),
-            {"init": init, "seed": cfg.seed, "labels": data["train"].get("labels"), "num_train": len(train)},
-        )
+        best = KeepBest(run, partial(save_detector, detector=detector, config=config, **about), validation)
         callbacks = parts["callbacks"]
         loggers = [make(run=run, from_step=step_to_resume(run)) for make in parts["logger"].values()]
         watch = FaultWatch(run, callbacks["faults"])

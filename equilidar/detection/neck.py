@@ -1,16 +1,12 @@
 """The dense 2D network between a backbone and an anchor head."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from equilidar.nn.norm import BatchNorm2d
 from equilidar.structures import BEVMap
-
-
-def _norm(channels: int) -> nn.Module:
-    return BatchNorm2d(channels, eps=1e-3, momentum=0.01)
 
 
 class BEVNeck(nn.Module):
@@ -27,6 +23,7 @@ class BEVNeck(nn.Module):
         channels: width of each block.
         up_strides: factor by which each block's output is enlarged.
         up_channels: width of each enlarged output.
+        norm_momentum: weight of a new batch in the running statistics.
 
     Attributes:
         out_channels: channels of the result.
@@ -46,6 +43,7 @@ class BEVNeck(nn.Module):
         channels: Sequence[int] = (128, 256),
         up_strides: Sequence[int] = (1, 2),
         up_channels: Sequence[int] = (256, 256),
+        norm_momentum: float = 0.01,
     ) -> None:
         super().__init__()
         lengths = {len(layers), len(strides), len(channels), len(up_strides), len(up_channels)}
@@ -56,11 +54,15 @@ class BEVNeck(nn.Module):
         self._in_shape = tuple(in_shape)
         self.blocks = nn.ModuleList()
         self.deblocks = nn.ModuleList()
+
+        def norm(channels: int) -> nn.Module:
+            return BatchNorm2d(channels, eps=1e-3, momentum=norm_momentum)
+
         width = in_channels
         for num, stride, block, up_stride, up in zip(layers, strides, channels, up_strides, up_channels, strict=True):
-            self.blocks.append(_block(width, block, num, stride))
+            self.blocks.append(_block(width, block, num, stride, norm))
             enlarge = nn.ConvTranspose2d(block, up, up_stride, stride=up_stride, bias=False)
-            self.deblocks.append(nn.Sequential(enlarge, _norm(up), nn.ReLU()))
+            self.deblocks.append(nn.Sequential(enlarge, norm(up), nn.ReLU()))
             width = block
 
     def forward(self, bev: BEVMap) -> BEVMap:
@@ -81,7 +83,7 @@ class BEVNeck(nn.Module):
         return BEVMap(torch.cat(outputs, 1), bev.grid, stride)
 
 
-def _block(in_channels: int, channels: int, num: int, stride: int) -> nn.Sequential:
+def _block(in_channels: int, channels: int, num: int, stride: int, norm: Callable[[int], nn.Module]) -> nn.Sequential:
     parts: list[nn.Module] = []
     for index in range(num + 1):
         conv = nn.Conv2d(
@@ -92,7 +94,7 @@ def _block(in_channels: int, channels: int, num: int, stride: int) -> nn.Sequent
             padding=1,
             bias=False,
         )
-        parts += [conv, _norm(channels), nn.ReLU()]
+        parts += [conv, norm(channels), nn.ReLU()]
     return nn.Sequential(*parts)
 
 

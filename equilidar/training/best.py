@@ -1,4 +1,4 @@
-"""Keeps the detector of the best validation, with its figures and detections."""
+"""Keeps the detector of the best validation, with its figures, detections and pictures."""
 
 import logging
 import math
@@ -9,6 +9,10 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from equilidar.data.protocols import LabelledDataset
+from equilidar.report.detection_pictures import detections_picture
+from equilidar.report.pictures import save_picture
+from equilidar.structures import Detections
 from equilidar.training.finetune import FinetuneModule
 from equilidar.training.json_file import write_json
 from equilidar.training.run_directory import RunDirectory
@@ -17,12 +21,13 @@ _LOG = logging.getLogger(__name__)
 
 
 class KeepBest(pl.Callback):
-    """Saves whenever the headline figure rises: detector.safetensors, metrics.json and detections/.
+    """Saves whenever the headline figure rises: detector.safetensors, metrics.json, best.json, detections/, pictures/.
 
     Args:
         run: the run directory.
         save: writes the detector to the given file.
-        summary: plain values that metrics.json holds beside the figures.
+        validation: where pictures come from.
+        num_pictures: sweeps to draw, spread over the validation set.
 
     Attributes:
         best: the highest headline so far.
@@ -30,9 +35,9 @@ class KeepBest(pl.Callback):
     """
 
     def __init__(
-        self, run: RunDirectory, save: Callable[[Path], object], summary: dict[str, Any] | None = None
+        self, run: RunDirectory, save: Callable[[Path], object], validation: LabelledDataset, num_pictures: int = 4
     ) -> None:
-        self._run, self._save, self._summary = run, save, summary or {}
+        self._run, self._save, self._validation, self._num_pictures = run, save, validation, num_pictures
         self.best, self.best_step = -math.inf, -1
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -48,9 +53,22 @@ class KeepBest(pl.Callback):
         folder = self._run.path / "detections"
         shutil.rmtree(folder, ignore_errors=True)
         pl_module.scorer.write(folder, pl_module.detections)
+        self._draw(pl_module.detections)
+        write_json(self._run.path / "metrics.json", score.figures)
         chosen = {"step": self.best_step, "epoch": trainer.current_epoch, "headline": self.best}
-        write_json(self._run.path / "metrics.json", {"figures": score.figures, "best": chosen, **self._summary})
+        write_json(self._run.path / "best.json", chosen)
         _LOG.info("best validation so far: %.2f at step %d", self.best, self.best_step)
+
+    def _draw(self, detections: dict[str, Detections]) -> None:
+        number = len(self._validation)
+        step = max(1, number // max(self._num_pictures, 1))
+        for index in range(0, min(number, step * self._num_pictures), step):
+            key = self._validation.keys[index]
+            if key not in detections:  # it could not be read
+                continue
+            item = self._validation[index]
+            figure = detections_picture(item.sweep.xyz, item.boxes, detections[key], title=key)
+            save_picture(figure, self._run.path / "pictures" / f"{key.replace('/', '_')}.png")
 
     def state_dict(self) -> dict[str, Any]:
         """Return the best figure so far."""
