@@ -1,7 +1,9 @@
 """Where scene flow comes from: estimators behind one protocol, and a cache for what they gave."""
 
+from equilidar.flow.cache import FlowCache, precompute
 from equilidar.flow.exact import ExactFlow
 from equilidar.flow.nearest import NearestFlow
+from equilidar.flow.precomputed import PrecomputedFlow
 from equilidar.flow.protocol import FlowEstimator, check_label_free, settings_of
 from equilidar.flow.rigid import RigidFlow
 from equilidar.flow.shuffled import ShuffledFlow
@@ -9,11 +11,14 @@ from equilidar.flow.zero import ZeroFlow
 
 __all__ = [
     "ExactFlow",
+    "FlowCache",
     "FlowEstimator",
     "NearestFlow",
+    "PrecomputedFlow",
     "RigidFlow",
     "ShuffledFlow",
     "ZeroFlow",
     "check_label_free",
+    "precompute",
     "settings_of",
 ]

@@ -29,6 +29,8 @@ def effective_rank(embedding: Float[Tensor, "N D"]) -> Float[Tensor, ""]:
     rows = embedding.detach().double()
     if len(rows) < 2:
         return rows.new_zeros((), dtype=torch.float32)
+    if not rows.isfinite().all():
+        return rows.new_full((), torch.nan, dtype=torch.float32)
     eigenvalues = torch.linalg.eigvalsh(torch.cov(rows.T).reshape(rows.shape[1], -1)).clamp(min=0)
     total = eigenvalues.sum()
     share = eigenvalues / torch.where(total > 0, total, 1.0)
