@@ -23,7 +23,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@touch $@
 
 quickstart: setup ## Simulate, pretrain, finetune from scratch and pretrained, evaluate, report (<= 15 min on 2 cores)
-	$(BIN)/python tools/quickstart.py
+	$(BIN)/python tools/quickstart.py $(if $(FRESH),--fresh)
 
 test: setup ## Run the whole CPU test suite; what a machine lacks is listed at the end
 	$(BIN)/python -m pytest --numprocesses $(JOBS)
