@@ -2,6 +2,8 @@
 
 `torch.nn.SyncBatchNorm` refuses CPU tensors; this runs on any backend, with unequal numbers of rows per process
 (sparse voxels), and is otherwise torch's own: same arguments, same state-dict keys, same result in one process.
+In training every process must run forward and backward through it, rows or not, or the others wait for ever: a loss
+over no pairs is `features.sum() * 0`, not a constant.
 """
 
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
@@ -41,6 +44,7 @@ class _GlobalBatchNorm(torch.autograd.Function):
         return normalised.to(rows.dtype), mean, variance, count
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         rows, weight, mean, inverse_std, share = ctx.saved_tensors
         grad = grads[0].to(mean.dtype)
