@@ -53,7 +53,7 @@ def _plain_frame(frame: Frame, threshold: float | None) -> tuple[list[float], in
     return true, false, missed, weight
 
 
-def _plain_curves(frames: list[Frame]) -> tuple[list[float], list[float]]:
+def _plain_curves(frames: list[Frame]) -> tuple[list[float], list[float], list[float]]:
     num = sum(frame.truth.count(COUNTS) for frame in frames)
     scores = sorted((score for frame in frames for score in _plain_frame(frame, None)[0]), reverse=True)
     thresholds, wanted = [], 0.0
@@ -63,13 +63,14 @@ def _plain_curves(frames: list[Frame]) -> tuple[list[float], list[float]]:
         if is_last or here >= wanted or abs(following - wanted) >= abs(here - wanted):
             thresholds.append(score)
             wanted += 1 / 40
-    precision, similarity = [0.0] * 41, [0.0] * 41
+    precision, similarity, recall = [0.0] * 41, [0.0] * 41, []
     for t, threshold in enumerate(thresholds):
         results = [_plain_frame(frame, threshold) for frame in frames]
         true, false = sum(len(result[0]) for result in results), sum(result[1] for result in results)
+        recall.append(true / max(true + sum(result[2] for result in results), 1))
         precision[t] = true / max(true + false, 1)
         similarity[t] = sum(result[3] for result in results) / max(true + false, 1)
-    return [max(precision[i:]) for i in range(41)], [max(similarity[i:]) for i in range(41)]
+    return [max(precision[i:]) for i in range(41)], [max(similarity[i:]) for i in range(41)], recall
 
 
 def _curve(frames: list[Frame]) -> Curve:
@@ -100,7 +101,7 @@ def _frames(draw: st.DrawFn) -> list[Frame]:
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     num_scores = draw(st.sampled_from([2, 5, 1000]))
     frames = []
-    for _ in range(draw(st.integers(1, 12))):
+    for _ in range(draw(st.integers(1, 30))):
         truths, found = rng.integers(0, 8), rng.integers(0, 10)
         overlap = rng.integers(0, 11, (truths, found)) / 10 * (rng.random((truths, found)) < 0.5)
         frames.append(
@@ -119,10 +120,11 @@ def _frames(draw: st.DrawFn) -> list[Frame]:
 @settings(max_examples=300, deadline=None)
 @given(_frames())
 def test_agrees_with_a_plain_implementation(frames: list[Frame]) -> None:
-    precision, similarity = _plain_curves(frames)
+    precision, similarity, recall = _plain_curves(frames)
     curve = _curve(frames)
     np.testing.assert_allclose(curve.precision, precision, atol=1e-12)
     np.testing.assert_allclose(curve.similarity, similarity, atol=1e-12)
+    np.testing.assert_allclose(curve.recall, recall, atol=1e-12)
     assert curve.num_ground_truth == sum(frame.truth.count(COUNTS) for frame in frames)
     assert curve.num_found == sum(len(_plain_frame(frame, None)[0]) for frame in frames)
 
