@@ -108,7 +108,8 @@ def _run_stages(folder: Path, side_by_side: list[Stage], fresh: bool) -> None:
         command = [*stage.command, f"paths.run={folder / stage.name}", *(["force=true"] if fresh else [])]
         print(f"$ python {shlex.join(command)}", flush=True)
         log = folder / f"{stage.name}.log"
-        environment = {**os.environ, "OMP_NUM_THREADS": str(stage.threads)}
+        # Passive: threads that spin while they wait take the cores from loader workers and from the stage beside.
+        environment = {**os.environ, "OMP_NUM_THREADS": str(stage.threads), "OMP_WAIT_POLICY": "passive"}
         alone = len(side_by_side) == 1
         with log.open("wb") as file:
             process = subprocess.Popen(
