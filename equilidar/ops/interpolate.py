@@ -78,13 +78,11 @@ def _corner_rows_and_weights(voxels: SparseVoxels, xyz: Tensor, batch_index: Ten
 
 
 def _gather_reference(features: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
-    """Return sum_k weights[n, k] * features[rows[n, k]]; a neighbour at a time, to hold (N, C) and not (N, K, C)."""
-    gathered = features.new_zeros(len(rows), features.shape[1])
+    """Return sum_k weights[n, k] * features[rows[n, k]]."""
     if len(features) == 0:
-        return gathered
-    for row, weight in zip(rows.unbind(1), weights.unbind(1), strict=True):
-        gathered = gathered + features[row] * weight[:, None]
-    return gathered
+        return features.new_zeros(len(rows), features.shape[1])
+    # Unlike indexing and summing, this never holds (N, K, C).
+    return torch.nn.functional.embedding_bag(rows, features, per_sample_weights=weights, mode="sum")
 
 
 def _gather_setup(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:

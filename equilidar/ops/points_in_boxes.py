@@ -12,7 +12,7 @@ from torch import Tensor
 from equilidar.ops._registration import define_op
 from equilidar.structures import offsets as batch_offsets
 
-_MAX_PAIRS = 1 << 21  # point-box pairs held at once
+_MAX_PAIRS = 1 << 18  # point-box pairs held at once
 
 
 def points_in_boxes(
