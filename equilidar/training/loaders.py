@@ -10,7 +10,10 @@ from equilidar.data.protocols import LabelledDataset, PairDataset
 
 
 class SweepLoaders(pl.LightningDataModule):
-    """Training and validation loaders of `LoadedBatch`es.
+    """Training and validation loaders of `LoadedBatch`es; keeps the place in the epoch in the checkpoint.
+
+    Lightning keeps it as well, but forgets to restore it where `configure_optimizers` asks for the number of steps
+    (2.6: the loaders are set up then, before the checkpoint's loops are read).
 
     Args:
         train: dataset to learn from.
@@ -37,21 +40,45 @@ class SweepLoaders(pl.LightningDataModule):
         self._train, self._validation = train, validation
         self._kind: Kind = kind
         self._batch_size, self._seed = batch_size, seed
+        self._loader_of_train: StatefulDataLoader | None = None
+        self._place: dict[str, Any] | None = None
         self._options: dict[str, Any] = {
             "num_workers": num_workers,
             "pin_memory": pin_memory,
         }
 
     def train_dataloader(self) -> StatefulDataLoader:
-        """Return the shuffled loader of this process."""
-        return self._loader(self._train, shuffle=True, drop_last=True)
+        """Return the shuffled loader of this process, standing where the checkpoint says."""
+        self._loader_of_train = loader = self._loader(self._train, shuffle=True, drop_last=True)
+        if self._place is not None:
+            if self._place["processes"] != self._processes():
+                raise ValueError(
+                    f"the run was begun with {self._place['processes']} processes and cannot go on with "
+                    f"{self._processes()}: set trainer.devices (and num_nodes) as before"
+                )
+            loader.load_state_dict(self._place["loader"])
+            self._place = None
+        return loader
 
     def val_dataloader(self) -> StatefulDataLoader | list[Any]:
         """Return the loader of this process over its share of the validation samples, in order."""
         return [] if self._validation is None else self._loader(self._validation, shuffle=False, drop_last=False)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the place in the epoch; it is the same in every process."""
+        if self._loader_of_train is None:
+            return {}
+        return {"processes": self._processes(), "loader": self._loader_of_train.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep the place for the loader that is made next."""
+        self._place = state_dict
+
+    def _processes(self) -> int:
+        return self.trainer.world_size if self.trainer else 1
+
     def _loader(self, dataset: PairDataset | LabelledDataset, *, shuffle: bool, drop_last: bool) -> StatefulDataLoader:
-        rank, processes = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        rank, processes = self.trainer.global_rank if self.trainer else 0, self._processes()
         if self._batch_size % processes:
             raise ValueError(
                 f"loader.batch_size is over all processes and must be a multiple of their number: "

@@ -1,0 +1,166 @@
+"""Pretraining as a user runs it: commands, kills from outside, two processes, and what errors say."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from equilidar.checkpoint import read_backbone
+from equilidar.training.csv_logger import read_metrics
+
+ROOT = Path(__file__).resolve().parents[2]
+TOOL = ROOT / "tools" / "pretrain.py"
+SETTINGS = [
+    "grid=sim_tiny", "dataset=folder", "backbone.width=0.125", "optimizer.lr=1e-3", "logger=csv", "trainer=cpu",
+    "trainer.max_epochs=3", "trainer.accumulate_grad_batches=2", "loader.batch_size=4", "loader.num_workers=2",
+    "callbacks.save.every_n_steps=2", "monitor_every=4", "objective.flow_equivariance.projector=[32,16]",
+    "objective.flow_equivariance.predictor=[16,16]", "objective.rotation.hidden=[16]", "momentum.base=0.9",
+]  # fmt: skip
+CLOCKS = ("pairs_per_second",)
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory) -> Path:
+    """A drive of 21 sweeps past boxes on a plane, with poses: 20 pairs, 5 batches an epoch."""
+    folder = tmp_path_factory.mktemp("log")
+    rng = np.random.default_rng(0)
+    corners = rng.uniform([-10, -12, -1.5], [40, 12, -1], (60, 1, 3))
+    objects = (corners + rng.uniform(0, [3, 1.5, 1.5], (60, 40, 3))).reshape(-1, 3)
+    ground = np.column_stack([rng.uniform(-10, 50, 4000), rng.uniform(-12, 12, 4000), rng.normal(-1.7, 0.02, 4000)])
+    world = np.concatenate([objects, ground])
+    poses = []
+    for index in range(21):
+        seen = world[rng.random(len(world)) < 0.5] - [index, 0, 0]
+        np.column_stack([seen, rng.random(len(seen))]).astype(np.float32).tofile(folder / f"{index:06d}.bin")
+        poses.append(f"1 0 0 {index} 0 1 0 0 0 0 1 0")
+    (folder / "poses.txt").write_text("\n".join(poses) + "\n")
+    return folder
+
+
+def _start(*overrides: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, str(TOOL), *overrides],
+        cwd="/",
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _finish(*overrides: str) -> str:
+    process = _start(*overrides)
+    out, err = process.communicate(timeout=600)
+    assert process.returncode == 0, out + err
+    return out
+
+
+def _kill_after_step(step: int, run: Path, *overrides: str) -> None:
+    process = _start(*overrides)
+    while not any(row["step"] >= step for row in read_metrics(run / "metrics.csv")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    assert not (run / "finished.json").exists()
+
+
+def _trace(run: Path) -> list[dict[str, float]]:
+    return [{k: v for k, v in row.items() if k not in CLOCKS} for row in read_metrics(run / "metrics.csv")]
+
+
+@pytest.fixture(scope="module")
+def unbroken(log, tmp_path_factory) -> Path:
+    run = tmp_path_factory.mktemp("unbroken") / "run"
+    _finish(*SETTINGS, f"dataset.root={log}", f"paths.run={run}")
+    return run
+
+
+def test_a_run_leaves_backbone_metrics_and_provenance(unbroken):
+    rows = _trace(unbroken)
+    assert [row["step"] for row in rows] == list(range(9))
+    for name in ("loss", "point_contrast/info_nce", "rotation/accuracy", "views/paired", "lr"):
+        assert all(np.isfinite(row[name]) for row in rows)
+    assert {row["step"] for row in rows if "gradient/rotation/cross_entropy" in row} == {0, 4, 8}
+    assert all(0 < row["views/paired"] <= 1 for row in rows)
+    saved = read_backbone(unbroken / "backbone.safetensors")
+    assert saved.provenance["flow_from_labels"] is False
+    assert saved.provenance["config"]["backbone"]["width"] == 0.125
+    provenance = json.loads((unbroken / "provenance.json").read_text())
+    assert provenance["data"]["train"]["num_samples"] == 20 and provenance["data"]["train"]["hash"]
+    assert len(provenance["attempts"]) == 1 and "torch" in provenance["attempts"][0]["packages"]
+    assert json.loads((unbroken / "finished.json").read_text())["steps"] == 9
+
+
+def test_the_checkpoint_holds_all_that_a_resumed_run_needs(unbroken):
+    checkpoint = torch.load(unbroken / "checkpoints" / "last.ckpt", weights_only=True)
+    assert any(name.startswith("target.network") for name in checkpoint["state_dict"])
+    assert checkpoint["optimizer_states"] and checkpoint["lr_schedulers"]
+    assert {"RandomStates", "FaultWatch"} <= set(checkpoint["callbacks"])
+    assert checkpoint["SweepLoaders"]["loader"]
+
+
+def test_killed_at_random_steps_it_reaches_the_same_losses_bit_for_bit(unbroken, log, tmp_path):
+    run, seed = tmp_path / "run", random.SystemRandom().randrange(1000)
+    command = [*SETTINGS, f"dataset.root={log}", f"paths.run={run}"]
+    first, second = sorted(random.Random(seed).sample(range(2, 8), 2))
+    for step in (first, second):
+        _kill_after_step(step, run, *command)
+    _finish(*command)
+    for ours, theirs in zip(_trace(run), _trace(unbroken), strict=True):
+        assert ours == theirs, f"killed after steps {first} and {second} (seed {seed})"
+    ours, theirs = (read_backbone(folder / "backbone.safetensors").tensors for folder in (run, unbroken))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert len(json.loads((run / "provenance.json").read_text())["attempts"]) == 3
+
+
+def test_two_processes_with_ema_accumulation_and_a_kill_give_the_trace_of_one(unbroken, log, tmp_path):
+    run = tmp_path / "run"
+    command = [
+        *[text for text in SETTINGS if text != "trainer=cpu"],
+        "trainer=ddp_cpu", f"dataset.root={log}", f"paths.run={run}",
+    ]  # fmt: skip
+    _kill_after_step(4, run, *command)
+    _finish(*command)
+    ours, single = _trace(run), _trace(unbroken)
+    assert len(ours) == len(single)
+    local = ("gradient/", "/std", "/lowest_std", "/rank")  # of the first process
+    for mine, one in zip(ours, single, strict=True):
+        for name in one:
+            if not any(part in name for part in local):
+                assert mine[name] == pytest.approx(one[name], rel=2e-3, abs=2e-4), (name, one["step"])
+
+
+def test_a_finished_run_refuses_and_names_the_way_out(unbroken, log):
+    process = _start(*SETTINGS, f"dataset.root={log}", f"paths.run={unbroken}")
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 2
+    assert len(err.splitlines()) == 1 and "force=true" in err
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["optimizr.lr=1"], "nearest known: 'optimizer.lr'"),
+        (["objective=essl2d"], "nearest known: 'essl3d'"),
+        (["dataset=folder"], "dataset.root must be given"),
+        (["dataset=folder", "dataset.root=/no/such/folder"], "/no/such/folder"),
+        (["grid.point_range=[0,-12.8,-3,25.6,12.8,1]", "grid.voxel_size=[0.3,0.2,0.1]"], "whole number of voxels"),
+        (["grid.point_range=[0,-12.8,-3,20,12.8,1]"], "multiple of 8"),
+        (["flow=exact"], "flow.allow_labels=true"),
+    ],
+)
+def test_an_error_of_the_user_is_one_line(overrides, told, tmp_path):
+    process = _start("grid=sim_tiny", f"paths.runs={tmp_path}", *overrides)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 2, err
+    assert len(err.splitlines()) == 1 and told in err
