@@ -27,7 +27,8 @@ LAYERS = {
     "testing": {"structures", "ops"},
 }
 LAYERS["training"] = {*LAYERS} - {"testing"}
-LAYERS["doctor"] = {*LAYERS}
+# What the tools of the same names do: above everything else.
+LAYERS |= {"doctor": {*LAYERS}, "quickstart": {*LAYERS}}
 
 # Where an optional package is looked for at import or call and its absence is an answer, not an error.
 MAY_PROBE = {"ops/_extension.py", "ops/sparse_engine_spconv.py", "doctor.py"}
