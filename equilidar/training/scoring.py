@@ -12,7 +12,7 @@ from equilidar.data.kitti_calibration import KittiCalibration
 from equilidar.data.kitti_labels import KittiObjects
 from equilidar.data.protocols import LabelledDataset
 from equilidar.data.subsets import LabelledSubset
-from equilidar.evaluation.kitti import LOOSE, KittiEvaluation
+from equilidar.evaluation.kitti import KittiEvaluation
 from equilidar.evaluation.kitti_files import KITTI_CLASSES, KittiTable, write_files
 from equilidar.evaluation.kitti_rows import to_kitti_rows
 from equilidar.evaluation.simulated import evaluate_sweeps
@@ -40,6 +40,7 @@ class Score:
     headline: float
 
 
+@runtime_checkable
 class Scorer(Protocol):
     """Evaluates detections of one dataset."""
 
@@ -99,7 +100,7 @@ def scorer_for(dataset: LabelledDataset, classes: Sequence[str], grid: GridSpec)
 
 
 class KittiScorer:
-    """The official KITTI protocol; `car` at 0.7, and under "3d@loose" at 0.5 (others 0.5 and 0.25)."""
+    """The official KITTI protocol; "3d" is that of cars at 0.7, "3d@0.5" at 0.5 (others 0.5 and 0.25)."""
 
     def __init__(self, dataset: KittiLike, indices: Sequence[int], classes: Sequence[str]) -> None:
         self.dataset, self.indices = dataset, list(indices)
@@ -110,13 +111,9 @@ class KittiScorer:
     def __call__(self, detections: Mapping[str, Detections]) -> Score:
         """Evaluate; see `Scorer`."""
         truth = KittiTable.concatenate([self._truth(index) for index in self.indices])
-        evaluation = KittiEvaluation(truth, KittiTable.concatenate(self._rows(detections)))
-        strict, loose = evaluation.average_precision(), evaluation.average_precision(LOOSE)
-        numbers = evaluation.num_ground_truth()
-        figures: dict[str, dict[str, Any]] = {}
-        for name in self.classes:
-            extra = {f"{metric}@loose": loose[name][metric] for metric in ("bev", "3d")}
-            figures[name] = {"num_ground_truth": numbers[name], **strict[name], **extra}
+        found = KittiTable.concatenate(self._rows(detections))
+        evaluated = KittiEvaluation(truth, found).figures()
+        figures = {name: evaluated[name] for name in self.classes}
         return Score(figures, _headline(figures, dict.fromkeys(figures, "3d")))
 
     def write(self, folder: Path, detections: Mapping[str, Detections]) -> None:
