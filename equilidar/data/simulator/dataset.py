@@ -201,7 +201,7 @@ class SimulatedSweeps(_Sequences):
         *,
         class_names: Sequence[str] = ("Car", "Pedestrian", "Cyclist"),
         min_points: int = 5,
-        region: Sequence[float] | None = None,
+        region: Sequence[float | int] | None = None,
         **options: Any,
     ) -> None:
         super().__init__(sensor, num_sequences, frames_per_sequence, seed, **options)

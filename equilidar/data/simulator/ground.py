@@ -112,7 +112,7 @@ def make_ground(
     rng: np.random.Generator,
     *,
     margin: float = 100.0,
-    roughness: float = 1.0,
+    roughness: float | int = 1.0,
     kerb: float | None = None,
 ) -> Ground:
     """Build the ground around road segments.

@@ -27,7 +27,12 @@ def _wobble(rng: np.random.Generator, amplitude: float) -> np.ndarray:
 
 
 def add_traffic(
-    population: Population, rng: np.random.Generator, layout: Layout, profile: Profile, shift: float, density: float
+    population: Population,
+    rng: np.random.Generator,
+    layout: Layout,
+    profile: Profile,
+    shift: float,
+    density: float | int,
 ) -> None:
     """Add vehicles on the route, before, behind and against the ego vehicle, on the branches, and queues there.
 
@@ -74,7 +79,7 @@ def _drive(
     population.move(shape, semantic, path, margin=0.25)
 
 
-def _queue(population: Population, rng: np.random.Generator, street: Street, density: float) -> None:
+def _queue(population: Population, rng: np.random.Generator, street: Street, density: float | int) -> None:
     """Let vehicles wait to enter the route."""
     station = float(street.gaps[0, 1]) + 1.5
     for _ in range(int(rng.poisson(1.0 * density))):
@@ -86,7 +91,7 @@ def _queue(population: Population, rng: np.random.Generator, street: Street, den
         station += float(rng.uniform(3.2, 4.5))
 
 
-def add_cyclists(population: Population, rng: np.random.Generator, layout: Layout, density: float) -> None:
+def add_cyclists(population: Population, rng: np.random.Generator, layout: Layout, density: float | int) -> None:
     """Add cyclists at the side of the lanes and now and then on the pavement."""
     for street in layout.streets:
         for side in (-1, 1):
@@ -109,7 +114,7 @@ def _constant(street: Street, speed: float) -> Profile:
     return Profile(np.array([0.0, street.length / speed]), np.array([0.0, street.length]))
 
 
-def add_crossers(population: Population, rng: np.random.Generator, layout: Layout, density: float) -> None:
+def add_crossers(population: Population, rng: np.random.Generator, layout: Layout, density: float | int) -> None:
     """Add people who cross a street where nothing comes."""
     time = ticks()
     for street in layout.streets:
@@ -127,7 +132,7 @@ def add_crossers(population: Population, rng: np.random.Generator, layout: Layou
             population.move(make_pedestrian(rng), "Pedestrian", path, phases(path, 1.45), margin=0.5)
 
 
-def add_walkers(population: Population, rng: np.random.Generator, layout: Layout, density: float) -> None:
+def add_walkers(population: Population, rng: np.random.Generator, layout: Layout, density: float | int) -> None:
     """Add people on the pavements, walking or standing, alone or in groups."""
     for street in layout.streets:
         for side in (-1, 1):

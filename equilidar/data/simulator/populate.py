@@ -26,12 +26,12 @@ class SceneOptions:
         roughness: factor of the ground's unevenness.
     """
 
-    parked: float = 1.0
-    traffic: float = 1.0
-    people: float = 1.0
-    cyclists: float = 1.0
-    clutter: float = 1.0
-    roughness: float = 1.0
+    parked: float | int = 1.0
+    traffic: float | int = 1.0
+    people: float | int = 1.0
+    cyclists: float | int = 1.0
+    clutter: float | int = 1.0
+    roughness: float | int = 1.0
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():

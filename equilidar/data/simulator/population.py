@@ -18,8 +18,8 @@ from equilidar.data.simulator.traffic import collides, ticks, touches
 REACH = 90.0
 _CAPACITY, _MOVERS = 4096, 1024
 # Where a footprint is compared with the ground.
-_PROBES = np.stack(np.meshgrid(np.linspace(-1, 1, 5), np.linspace(-1, 1, 3), indexing="ij"), -1).reshape(-1, 2)
-_LIFT = 0.01  # metres between the ground's highest point under an object and the object
+_PROBES = np.stack(np.meshgrid(np.linspace(-1, 1, 9), np.linspace(-1, 1, 5), indexing="ij"), -1).reshape(-1, 2)
+_LIFT = 0.02  # metres between the ground's highest point under an object and the object
 
 
 @dataclass
@@ -96,7 +96,7 @@ class Population:
         self._standing[self._num_standing] = rectangle
         self._num_standing += 1
         # A box must not hold ground; walls must not end above it.
-        z = highest + _LIFT if semantic in BOXED else lowest
+        z = highest + _LIFT - min(low[2], 0.0) if semantic in BOXED else lowest
         self._append(rows, semantic, low, high, np.array([place[0], place[1], z, place[2], 0.0]), -1)
         return True
 
@@ -132,7 +132,7 @@ class Population:
         probes = _probe(rectangles)
         heights = self.ground.heights(probes.reshape(-1, 2)).reshape(len(path), -1).max(1)
         padded = np.pad(heights, 1, mode="edge")
-        z = np.maximum(np.maximum(padded[:-2], padded[1:-1]), padded[2:]) + _LIFT
+        z = np.maximum(np.maximum(padded[:-2], padded[1:-1]), padded[2:]) + _LIFT - min(low[2], 0.0)
         full = np.concatenate([path[:, :2], z[:, None], path[:, 2:], np.zeros((len(path), 1))], 1)
         if phase is not None:
             full[:, 4] = phase
@@ -204,7 +204,7 @@ def _rectangles(path: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarr
 
 
 def _probe(rectangles: np.ndarray) -> np.ndarray:
-    """Return points (R, 15, 2) spread over rectangles (R, 5)."""
+    """Return points (R, 45, 2) spread over rectangles (R, 5)."""
     local = _PROBES[None] * rectangles[:, None, 3:5]
     cos, sin = np.cos(rectangles[:, 2, None]), np.sin(rectangles[:, 2, None])
     x = rectangles[:, 0, None] + cos * local[..., 0] - sin * local[..., 1]

@@ -44,8 +44,8 @@ class Roadside:
     rng: np.random.Generator
     street: Street
     side: int
-    parked: float
-    clutter: float
+    parked: float | int
+    clutter: float | int
 
     def fill(self) -> None:
         """Put everything there."""
@@ -72,7 +72,7 @@ class Roadside:
             return None
         return makers[self.rng.integers(len(makers))](self.rng)
 
-    def _uniform(self, low: float, high: float) -> float:
+    def _uniform(self, low: float | int, high: float | int) -> float:
         return float(self.rng.uniform(low, high))
 
     def _park(self) -> None:

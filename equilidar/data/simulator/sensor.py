@@ -61,14 +61,14 @@ class Sensor:
     name: str
     elevation: tuple[float, ...]
     azimuth_steps: int = 1024
-    rate: float = 10.0
-    min_range: float = 1.5
-    max_range: float = 120.0
-    height: float = 1.73
-    range_noise: float = 0.02
-    dropout: float = 0.03
-    sensitivity: float = 470.0
-    intensity_noise: float = 0.03
+    rate: float | int = 10.0
+    min_range: float | int = 1.5
+    max_range: float | int = 120.0
+    height: float | int = 1.73
+    range_noise: float | int = 0.02
+    dropout: float | int = 0.03
+    sensitivity: float | int = 470.0
+    intensity_noise: float | int = 0.03
     rolling_shutter: bool = False
     packets: int = 64
 
@@ -116,13 +116,13 @@ def make_sensor(
     *,
     azimuth_steps: int = 1024,
     beam_stride: int = 1,
-    max_range: float | None = None,
+    max_range: float | int | None = None,
     rolling_shutter: bool = False,
-    rate: float = 10.0,
-    range_noise: float = 0.02,
-    dropout: float = 0.03,
-    intensity_noise: float = 0.03,
-    height: float = 1.73,
+    rate: float | int = 10.0,
+    range_noise: float | int = 0.02,
+    dropout: float | int = 0.03,
+    intensity_noise: float | int = 0.03,
+    height: float | int = 1.73,
 ) -> Sensor:
     """Build a sensor by model name.
 

@@ -101,7 +101,7 @@ def simulate_sweep(scene: Scene, sensor: Sensor, frame: int, gap: int = 1) -> Si
     part = returns.part[column, beam].astype(np.int64)
     target = _capture(scene, sensor, parts, owner, then)
     moved = _advect(xyz, part, group, captures, target)
-    instance = np.where(part >= 0, owner[part], -1)
+    instance, row = (_lookup(values, part) for values in (owner, active))
     world_T_sensor = pose_matrix(scene.sensor_pose(now, sensor.height))
     return SimulatedSweep(
         xyz=xyz.astype(np.float32),
@@ -110,7 +110,7 @@ def simulate_sweep(scene: Scene, sensor: Sensor, frame: int, gap: int = 1) -> Si
         column=column,
         beam=beam,
         instance=instance,
-        part=np.where(part >= 0, active[part], -1),
+        part=row,
         semantic=semantic[column, beam],
         flow=(moved - xyz).astype(np.float32),
         world_T_sensor=world_T_sensor,
@@ -118,6 +118,11 @@ def simulate_sweep(scene: Scene, sensor: Sensor, frame: int, gap: int = 1) -> Si
         timestamp=now,
         objects=annotate(scene, sensor, now, instance, returns.alone, returns.seen),
     )
+
+
+def _lookup(values: np.ndarray, part: np.ndarray) -> np.ndarray:
+    """Return the values of parts, -1 on the ground."""
+    return np.append(values, -1)[part]
 
 
 def _groups(sensor: Sensor) -> int:

@@ -7,7 +7,8 @@ from jaxtyping import Float64
 
 from equilidar.data.simulator import primitives
 
-Triple = tuple[float, float, float]
+Number = float | int
+Triple = tuple[Number, Number, Number]
 # pivot x, y, z, mean angle, amplitude, phase offset (radians; positive angles lower the front)
 Hinge = tuple[float, float, float, float, float, float]
 NO_HINGE: Hinge = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
