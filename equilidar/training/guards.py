@@ -55,6 +55,32 @@ class FaultWatch(pl.Callback):
         self._budget.load_state_dict(state_dict)
 
 
+class GradientGuard(pl.Callback):
+    """Logs the gradient's norm before clipping, and stops before a gradient that is not finite reaches the weights."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._batch: Any = None
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, *_: Any) -> None:
+        """Remember the batch, to be able to name its samples."""
+        self._batch = batch.batch if isinstance(batch, LoadedBatch) else batch
+
+    def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        """Look at the gradient.
+
+        Raises:
+            NonFiniteError: it is not finite (float16 training rescales by itself and is let be).
+        """
+        gradients = [parameter.grad for parameter in pl_module.parameters() if parameter.grad is not None]
+        if not gradients or trainer.precision == "16-mixed":
+            return
+        norm = torch.nn.utils.get_total_norm(gradients)
+        keys = getattr(self._batch, "keys", ())
+        stop_if_not_finite({"gradient norm": norm}, self._batch, keys, trainer.global_step, self._folder)
+        pl_module.log("gradient_norm", norm, batch_size=max(len(keys), 1))
+
+
 def stop_if_not_finite(
     values: Mapping[str, Tensor], batch: Any, keys: tuple[str, ...], step: int, folder: Path
 ) -> None:

@@ -10,6 +10,7 @@ import torch
 from pytorch_lightning.loggers import Logger
 
 from equilidar.training.checkpoint_io import AtomicCheckpointIO
+from equilidar.training.guards import GradientGuard
 from equilidar.training.run_directory import RunDirectory
 from equilidar.training.saving import RandomStates
 
@@ -30,7 +31,7 @@ def make_trainer(
     Args:
         run: an entered run directory.
         loggers: those that are None are left out.
-        callbacks: besides the keeper of random states.
+        callbacks: besides the keeper of random states and the guard of gradients.
         precision: "auto" is bf16 autocast where the device has it (losses and BatchNorm statistics stay float32),
             else float32; or any of Lightning's.
         accelerator: "auto", "cpu" or "gpu".
@@ -48,7 +49,7 @@ def make_trainer(
         precision=resolve_precision(precision, accelerator),  # pyright: ignore[reportArgumentType]
         plugins=[AtomicCheckpointIO()],
         logger=[logger for logger in loggers if logger is not None],
-        callbacks=[RandomStates(), *callbacks],
+        callbacks=[RandomStates(), GradientGuard(run.path), *callbacks],
         default_root_dir=run.path,
         use_distributed_sampler=False,
         enable_checkpointing=False,

@@ -168,6 +168,28 @@ def test_a_loss_that_is_not_finite_names_term_and_samples_and_keeps_the_batch(tm
     assert all(torch.equal(value, before[name]) for name, value in module.backbone.named_parameters())
 
 
+class _SteepAtOnce(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, value):
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad * float("inf")
+
+
+def test_a_gradient_that_is_not_finite_never_reaches_the_weights(tmp_path):
+    class FiniteLoss(ReadsViewA):
+        def forward(self, pair):
+            terms = super().forward(pair)
+            return LossTerms({"size": _SteepAtOnce.apply(terms.terms["size"])}, terms.weights)
+
+    module = _module(FiniteLoss(), flow=NeverAsked())
+    with pytest.raises(NonFiniteError, match=r"gradient norm = (nan|inf).*log/0"):
+        _train(module, [LoadedBatch(_batch(), [])], tmp_path)
+    assert all(value.isfinite().all() for value in module.state_dict().values())
+
+
 def test_a_batch_without_a_readable_sample_changes_nothing(tmp_path):
     module = _module(ReadsViewA(), flow=NeverAsked())
     before = {name: value.clone() for name, value in module.state_dict().items()}
