@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -26,8 +26,8 @@ def sweep_picture(
     boxes: Boxes3D | None = None,
     class_names: Sequence[str] = (),
     flow: Float[torch.Tensor, "N 3"] | None = None,
-    target_T_sensor: Float[torch.Tensor, "4 4"] | None = None,
-    radius: float = 40.0,
+    target_T_sensor: Float64[torch.Tensor, "4 4"] | None = None,
+    radius: float | int = 40.0,
     color: str = "height",
 ) -> Figure:
     """Draw a sweep from above, and its range image below.
@@ -57,7 +57,7 @@ def sweep_picture(
     else:
         value = np.clip((xyz[:, 2] + 2.2) / 4.5, 0, 1)
     draw_bev(above, xyz, value, radius)
-    draw_range_image(ahead, xyz, value)
+    draw_range_image(ahead, xyz)
     if boxes is not None and len(boxes):
         _draw_boxes(above, boxes, class_names)
         _draw_boxes_ahead(ahead, boxes)
@@ -93,7 +93,7 @@ def draw_bev(axes: Axes, xyz: Float[np.ndarray, "N 3"], value: Float[np.ndarray,
 
 
 def range_image(
-    xyz: Float[np.ndarray, "N 3"], rows: int = 64, columns: int = 1024
+    xyz: Float[np.ndarray, "N 3"], rows: int = 48, columns: int = 1024
 ) -> tuple[Float[np.ndarray, "R C"], tuple[float, float]]:
     """Project points onto rows of equal elevation and columns of equal azimuth, keeping the nearest.
 
@@ -116,15 +116,16 @@ def range_image(
     return np.where(np.isfinite(image), image, np.nan), (low, high)
 
 
-def draw_range_image(axes: Axes, xyz: Float[np.ndarray, "N 3"], value: Float[np.ndarray, " N"]) -> None:
+def draw_range_image(axes: Axes, xyz: Float[np.ndarray, "N 3"]) -> None:
     """Draw the range image: azimuth from behind over the left, ahead and the right; near is bright."""
-    del value
     image, (low, high) = range_image(xyz)
     shade = 1.0 - np.log1p(np.clip(image, 2, 80) - 2) / np.log1p(78.0)
     pixels = colormaps["magma"](0.12 + 0.88 * shade)[:, :, :3]
     pixels[np.isnan(image)] = _rgb(BACKGROUND)
     axes.imshow(pixels, extent=(180, -180, low, high), aspect="auto", interpolation="nearest")
     _style(axes)
+    axes.set_xlim(180, -180)
+    axes.set_ylim(low, high)
     axes.set_xlabel("azimuth (degrees, left positive)", color=TEXT, fontsize=9)
 
 
@@ -164,7 +165,9 @@ def _draw_boxes_ahead(axes: Axes, boxes: Boxes3D) -> None:
     )
 
 
-def _draw_flow(axes: Axes, xyz: np.ndarray, flow: torch.Tensor, motion: torch.Tensor | None, radius: float) -> None:
+def _draw_flow(
+    axes: Axes, xyz: np.ndarray, flow: torch.Tensor, motion: torch.Tensor | None, radius: float | int
+) -> None:
     """Draw the flow that ego motion does not explain, one arrow per half metre."""
     moved = flow.detach().cpu().numpy().astype(np.float64)
     if motion is not None:

@@ -34,7 +34,7 @@ class _Sequences:
         gap: turns from a sweep to its target.
         rolling_shutter: measure columns one after the other; None leaves it to the sensor.
         scene: how full scenes are, `SceneOptions` or its arguments.
-        cache_scenes: number of scenes that each process keeps (about 4 MB each).
+        cache_scenes: number of scenes that each process keeps (about 6 MB each).
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class _Sequences:
         gap: int = 1,
         rolling_shutter: bool | None = None,
         scene: SceneOptions | Mapping[str, Any] | None = None,
-        cache_scenes: int = 32,
+        cache_scenes: int = 64,
     ) -> None:
         for name, value in (("num_sequences", num_sequences), ("frames_per_sequence", frames_per_sequence),
                             ("frame_step", frame_step), ("gap", gap), ("cache_scenes", cache_scenes)):  # fmt: skip

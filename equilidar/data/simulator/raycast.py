@@ -9,9 +9,10 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int32, Int64
+from jaxtyping import Float64, Int32, Int64
 
 from equilidar.data.simulator import ground as terrain
+from equilidar.data.simulator.capture import Capture
 from equilidar.data.simulator.compiled import compiled
 from equilidar.data.simulator.ground import Ground
 from equilidar.data.simulator.primitives import DEPTH, DIMS, KIND, half_extent, intersect
@@ -139,6 +140,7 @@ def _cast_parts(
     elevation,
     parts,
     owner,
+    rows,
     rotation,
     center,
     low,
@@ -154,9 +156,10 @@ def _cast_parts(
     cos_a, sin_a = np.cos(azimuth), np.sin(azimuth)
     cos_e, sin_e = np.cos(elevation), np.sin(elevation)
     half, sector = np.empty(3), np.empty(5)
-    for p in range(len(parts)):
+    for k in range(len(rows)):
+        p = rows[k]
         kind, dims, depth = int(parts[p, KIND]), parts[p, DIMS : DIMS + 6], parts[p, DEPTH]
-        r, o = rotation[p], center[p]
+        r, o = rotation[k], center[k]
         half_extent(kind, dims, half)
         _sector(kind, half, r, o, columns, sector)
         if sector[4] > high:
@@ -196,68 +199,46 @@ def _cast_parts(
                     distance[c, b], cosine[c, b], part[c, b] = t, cos, p
 
 
-@dataclass(slots=True)
-class Placed:
-    """Parts at one moment, in the frame of a sensor.
-
-    Attributes:
-        parts: (P, K) rows of `primitives`, parts of one object next to each other.
-        owner: (P,) object of each part, in 0..M - 1.
-        rotation: (P, 3, 3) from the part's frame to the sensor's.
-        center: (P, 3) metres.
-    """
-
-    parts: Float64[np.ndarray, "P K"]
-    owner: Int64[np.ndarray, " P"]
-    rotation: Float64[np.ndarray, "P 3 3"]
-    center: Float64[np.ndarray, "P 3"]
-
-
 class Caster:
-    """Casts one turn of a sensor, column by column group, into one set of returns.
+    """Casts one turn of a sensor, column group by column group, into one set of returns.
 
     Args:
         sensor: which rays; noise and losses are not looked at.
-        ground: what lies under everything, or None.
+        ground: what lies under everything.
+        parts: (P, K) rows of `primitives`, parts of one object next to each other.
+        owner: (P,) object of each part, in 0..M - 1.
         num_objects: M.
         seed: decides how deep rays enter foliage and glass.
     """
 
-    def __init__(self, sensor: Sensor, ground: Ground | None, num_objects: int, seed: int) -> None:
+    def __init__(
+        self,
+        sensor: Sensor,
+        ground: Ground,
+        parts: Float64[np.ndarray, "P K"],
+        owner: Int64[np.ndarray, " P"],
+        num_objects: int,
+        seed: int,
+    ) -> None:
         shape = (sensor.azimuth_steps, sensor.beams)
-        self._sensor, self._ground, self._seed = sensor, ground, np.uint64(seed)
-        self._azimuth, self._elevation = sensor.azimuth(), np.radians(np.array(sensor.elevation))
+        self._ground, self._parts, self._owner, self._seed = ground, parts, owner, np.uint64(seed)
+        self._rays = (sensor.azimuth(), np.radians(np.array(sensor.elevation)))
+        self._bounds = (float(sensor.min_range), float(sensor.max_range))
         self._last_owner = np.full(shape, -1, dtype=np.int64)
         self._alone = np.zeros(num_objects, dtype=np.int64)
-        self._distance, self._cosine = np.full(shape, np.inf), np.ones(shape)
-        self._part = np.full(shape, NOTHING, dtype=np.int32)
+        self._buffers = (np.full(shape, np.inf), np.ones(shape), np.full(shape, NOTHING, dtype=np.int32))
 
-    def cast(self, placed: Placed, sensor_pose: Float64[np.ndarray, " 4"], first: int, last: int) -> None:
-        """Cast the columns from `first` up to but not including `last`.
+    def cast(self, capture: Capture, first: int, last: int) -> None:
+        """Cast the columns from `first` up to but not including `last`, as things are in `capture`."""
+        ground = self._ground
+        grids = (ground.origin, ground.grid, ground.kerb)
+        _cast_ground(first, last, *self._rays, capture.sensor, *grids, *self._bounds, *self._buffers)
+        solids = (self._parts, self._owner, capture.rows, capture.rotation, capture.center)
+        bounds = (*self._bounds, self._seed)
+        _cast_parts(first, last, *self._rays, *solids, *bounds, *self._buffers, self._alone, self._last_owner)
 
-        Args:
-            placed: the solids, in the sensor's frame.
-            sensor_pose: world x, y, z and yaw of the sensor, for the ground.
-            first: first column.
-            last: one past the last column.
-        """
-        sensor, ground = self._sensor, self._ground
-        buffers = (self._distance, self._cosine, self._part)
-        rays = (first, last, self._azimuth, self._elevation)
-        bounds = (sensor.min_range, sensor.max_range)
-        if ground is not None:
-            grids = (ground.origin, ground.grid, ground.kerb)
-            _cast_ground(*rays, sensor_pose, *grids, *bounds, *buffers)
-        solids = (placed.parts, placed.owner, placed.rotation, placed.center)
-        _cast_parts(*rays, *solids, *bounds, self._seed, *buffers, self._alone, self._last_owner)
-
-    def finish(self, owner: Int64[np.ndarray, " P"]) -> Returns:
-        """Return what was met; `owner` as in the solids that were cast."""
-        met = self._part[self._part >= 0]
-        seen = np.bincount(owner[met], minlength=len(self._alone)).astype(np.int64)
-        return Returns(self._distance, self._cosine, self._part, self._alone, seen)
-
-
-def hits(returns: Returns) -> Bool[np.ndarray, "C B"]:
-    """Tell which rays met anything."""
-    return returns.part != NOTHING
+    def finish(self) -> Returns:
+        """Return what was met."""
+        distance, cosine, part = self._buffers
+        seen = np.bincount(self._owner[part[part >= 0]], minlength=len(self._alone)).astype(np.int64)
+        return Returns(distance, cosine, part, self._alone, seen)

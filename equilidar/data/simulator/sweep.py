@@ -7,10 +7,11 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
 
 from equilidar.data.simulator.annotate import ObjectTable, annotate
+from equilidar.data.simulator.capture import Capture, Surroundings, capture
 from equilidar.data.simulator.classes import semantic_id
 from equilidar.data.simulator.compiled import compiled
-from equilidar.data.simulator.primitives import REFLECTANCE, place_parts
-from equilidar.data.simulator.raycast import GROUND, NOTHING, Caster, Placed, Returns
+from equilidar.data.simulator.primitives import REFLECTANCE
+from equilidar.data.simulator.raycast import GROUND, NOTHING, Caster, Returns
 from equilidar.data.simulator.scene import Scene, pose_matrix
 from equilidar.data.simulator.sensor import Sensor
 
@@ -58,16 +59,6 @@ class SimulatedSweep:
     objects: ObjectTable
 
 
-@dataclass(slots=True)
-class _Capture:
-    """Where sensor and parts were when a group of columns was measured."""
-
-    time: float
-    sensor: Float64[np.ndarray, " 4"]
-    rotation: Float64[np.ndarray, "P 3 3"]
-    center: Float64[np.ndarray, "P 3"]
-
-
 def simulate_sweep(scene: Scene, sensor: Sensor, frame: int, gap: int = 1) -> SimulatedSweep:
     """Measure frame `frame` of a scene; the same bits whenever and wherever it is called.
 
@@ -82,37 +73,27 @@ def simulate_sweep(scene: Scene, sensor: Sensor, frame: int, gap: int = 1) -> Si
     """
     rng = np.random.default_rng(np.random.SeedSequence([scene.seed, scene.sequence, frame, 1]))
     now, then = frame * sensor.period, (frame + gap) * sensor.period
-    active = _within_reach(scene, sensor, now)
-    parts, owner = scene.parts[active], scene.part_object[active]
-    bounds = np.linspace(0, sensor.azimuth_steps, _groups(sensor) + 1).round().astype(int)
-    caster = Caster(sensor, scene.ground, scene.num_objects, int(rng.integers(2**63)))
-    captures: list[_Capture] = []
-    for first, last in itertools.pairwise(bounds):
-        turned = ((first + last) / (2 * sensor.azimuth_steps) - 0.5) * sensor.period
-        capture = _capture(scene, sensor, parts, owner, now + (turned if sensor.rolling_shutter else 0.0))
-        caster.cast(Placed(parts, owner, capture.rotation, capture.center), capture.sensor, int(first), int(last))
-        captures.append(capture)
-    returns = caster.finish(owner)
-    semantic, reflectance = _surfaces(scene, sensor, returns, parts, owner, captures, bounds)
+    bounds = np.linspace(0, sensor.azimuth_steps, _groups(sensor) + 1).round().astype(np.int64)
+    returns, captures = _cast(scene, sensor, now, bounds, int(rng.integers(2**63)))
+    semantic, reflectance = _surfaces(scene, sensor, returns, captures, bounds)
     distance, intensity, kept = _measure(sensor, returns, reflectance, rng)
     column, beam = np.nonzero(kept)
-    group = np.searchsorted(bounds, column, side="right") - 1
     xyz = _directions(sensor)[column, beam] * distance[column, beam, None]
     part = returns.part[column, beam].astype(np.int64)
-    target = _capture(scene, sensor, parts, owner, then)
-    moved = _advect(xyz, part, group, captures, target)
-    instance, row = (_lookup(values, part) for values in (owner, active))
+    target = capture(scene, sensor, then, np.unique(part[part >= 0]))
+    group = np.searchsorted(bounds, column, side="right") - 1
+    instance = np.append(scene.part_object, -1)[part]
     world_T_sensor = pose_matrix(scene.sensor_pose(now, sensor.height))
     return SimulatedSweep(
         xyz=xyz.astype(np.float32),
         intensity=intensity[column, beam].astype(np.float32),
-        time=np.array([capture.time - now for capture in captures])[group].astype(np.float32),
+        time=np.array([moment.time - now for moment in captures])[group].astype(np.float32),
         column=column,
         beam=beam,
         instance=instance,
-        part=row,
+        part=part,
         semantic=semantic[column, beam],
-        flow=(moved - xyz).astype(np.float32),
+        flow=(_advect(xyz, part, group, captures, target) - xyz).astype(np.float32),
         world_T_sensor=world_T_sensor,
         target_T_sensor=np.linalg.inv(pose_matrix(target.sensor)) @ world_T_sensor,
         timestamp=now,
@@ -120,35 +101,24 @@ def simulate_sweep(scene: Scene, sensor: Sensor, frame: int, gap: int = 1) -> Si
     )
 
 
-def _lookup(values: np.ndarray, part: np.ndarray) -> np.ndarray:
-    """Return the values of parts, -1 on the ground."""
-    return np.append(values, -1)[part]
-
-
 def _groups(sensor: Sensor) -> int:
     return min(sensor.packets, sensor.azimuth_steps) if sensor.rolling_shutter else 1
 
 
-def _within_reach(scene: Scene, sensor: Sensor, time: float) -> np.ndarray:
-    """Return the rows of the parts whose object may be seen at about `time`."""
-    pose = scene.sensor_pose(time, sensor.height)
-    radius = np.abs(np.stack([scene.low, scene.high])).max(0)[:, :2]
-    reach = sensor.max_range + np.hypot(radius[:, 0], radius[:, 1]) + 5.0
-    away = scene.poses(time)[:, :2] - pose[:2]
-    near = np.hypot(away[:, 0], away[:, 1]) < reach
-    return np.flatnonzero(near[scene.part_object])
-
-
-def _capture(scene: Scene, sensor: Sensor, parts: np.ndarray, owner: np.ndarray, time: float) -> _Capture:
-    """Place the parts in the frame of the sensor at a time."""
-    pose = scene.sensor_pose(time, sensor.height)
-    poses = scene.poses(time)
-    cos, sin = np.cos(pose[3]), np.sin(pose[3])
-    dx, dy = poses[:, 0] - pose[0], poses[:, 1] - pose[1]
-    poses[:, 0], poses[:, 1] = cos * dx + sin * dy, cos * dy - sin * dx
-    poses[:, 2] -= pose[2]
-    poses[:, 3] -= pose[3]
-    return _Capture(time, pose, *place_parts(parts, owner, poses))
+def _cast(scene: Scene, sensor: Sensor, now: float, bounds: np.ndarray, seed: int) -> tuple[Returns, list[Capture]]:
+    """Cast one turn; the columns between two `bounds` see the world at the same moment."""
+    caster = Caster(sensor, scene.ground, scene.parts, scene.part_object, scene.num_objects, seed)
+    surroundings = Surroundings(scene, sensor, now)
+    captures: list[Capture] = []
+    for first, last in itertools.pairwise(bounds.tolist()):
+        time, rows = now, surroundings.rows()
+        if sensor.rolling_shutter:
+            middle, width = (first + last) / (2 * sensor.azimuth_steps), (last - first) / sensor.azimuth_steps
+            time = now + (middle - 0.5) * sensor.period
+            rows = surroundings.rows(np.pi * (1 - 2 * middle), np.pi * width)
+        captures.append(capture(scene, sensor, time, rows))
+        caster.cast(captures[-1], first, last)
+    return caster.finish(), captures
 
 
 def _directions(sensor: Sensor) -> np.ndarray:
@@ -162,18 +132,16 @@ def _surfaces(
     scene: Scene,
     sensor: Sensor,
     returns: Returns,
-    parts: np.ndarray,
-    owner: np.ndarray,
-    captures: list[_Capture],
+    captures: list[Capture],
     bounds: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the semantic class and the reflectance that each ray met (columns, beams)."""
     part = returns.part
-    solid = np.maximum(part, 0)
-    semantic = scene.semantic[owner[solid]] if len(parts) else np.zeros_like(part, dtype=np.int64)
-    reflectance = parts[solid, REFLECTANCE] if len(parts) else np.zeros(part.shape)
+    # One more row at the end, for what is no part.
+    semantic = np.append(scene.semantic[scene.part_object], 0)[np.maximum(part, -1)]
+    reflectance = np.append(scene.parts[:, REFLECTANCE], 0.0)[np.maximum(part, -1)]
     column, beam = np.nonzero(part == GROUND)
-    sensors = np.array([capture.sensor for capture in captures])
+    sensors = np.array([moment.sensor for moment in captures])
     pose = sensors[np.searchsorted(bounds, column, side="right") - 1]
     reach = returns.distance[column, beam] * np.cos(np.radians(np.array(sensor.elevation)))[beam]
     angle = sensor.azimuth()[column] + pose[:, 3]
@@ -209,31 +177,34 @@ def _measure(
 
 
 def _advect(
-    xyz: np.ndarray, part: np.ndarray, group: np.ndarray, captures: list[_Capture], target: _Capture
+    xyz: np.ndarray, part: np.ndarray, group: np.ndarray, captures: list[Capture], target: Capture
 ) -> np.ndarray:
-    """Return where points (N, 3) are at the target's time in the target's sensor frame."""
-    motion = np.stack([np.linalg.inv(pose_matrix(target.sensor)) @ pose_matrix(c.sensor) for c in captures])
-    rotation, center = np.stack([c.rotation for c in captures]), np.stack([c.center for c in captures])
+    """Return where points (N, 3), in order of their groups, are at the target's time in the target's sensor frame."""
     moved = np.empty_like(xyz)
-    _carry(xyz, part, group, motion, rotation, center, target.rotation, target.center, moved)
+    bounds = np.searchsorted(group, np.arange(len(captures) + 1))
+    into = np.searchsorted(target.rows, part)
+    for moment, first, last in zip(captures, bounds[:-1], bounds[1:], strict=True):
+        motion = np.linalg.inv(pose_matrix(target.sensor)) @ pose_matrix(moment.sensor)
+        out_of = np.where(part[first:last] >= 0, np.searchsorted(moment.rows, part[first:last]), -1)
+        solids = (moment.rotation, moment.center, target.rotation, target.center)
+        _carry(xyz[first:last], out_of, into[first:last], motion, *solids, moved[first:last])
     return moved
 
 
 @compiled
-def _carry(xyz, part, group, motion, rotation, center, new_rotation, new_center, moved):  # pragma: no cover - compiled
+def _carry(xyz, out_of, into, motion, rotation, center, new_rotation, new_center, moved):  # pragma: no cover - compiled
     own = np.empty(3)
     for n in range(len(xyz)):
-        p, g = part[n], group[n]
+        p, q = out_of[n], into[n]
         if p < 0:
             for i in range(3):
-                m = motion[g, i]
+                m = motion[i]
                 moved[n, i] = m[0] * xyz[n, 0] + m[1] * xyz[n, 1] + m[2] * xyz[n, 2] + m[3]
             continue
         # Into the part's own frame as it was, and out of it as it will be.
-        x, y, z = xyz[n, 0] - center[g, p, 0], xyz[n, 1] - center[g, p, 1], xyz[n, 2] - center[g, p, 2]
-        r = rotation[g, p]
+        x, y, z = xyz[n, 0] - center[p, 0], xyz[n, 1] - center[p, 1], xyz[n, 2] - center[p, 2]
         for i in range(3):
-            own[i] = r[0, i] * x + r[1, i] * y + r[2, i] * z
+            own[i] = rotation[p, 0, i] * x + rotation[p, 1, i] * y + rotation[p, 2, i] * z
         for i in range(3):
-            r2 = new_rotation[p, i]
-            moved[n, i] = new_center[p, i] + r2[0] * own[0] + r2[1] * own[1] + r2[2] * own[2]
+            r = new_rotation[q, i]
+            moved[n, i] = new_center[q, i] + r[0] * own[0] + r[1] * own[1] + r[2] * own[2]

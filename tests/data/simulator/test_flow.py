@@ -8,11 +8,11 @@ from scipy.spatial import cKDTree
 from stage import brute_force, stage, straight
 
 from equilidar.data.simulator import Sensor, make_sensor, simulate_sweep
+from equilidar.data.simulator.capture import capture
 from equilidar.data.simulator.classes import SEMANTICS
 from equilidar.data.simulator.objects.people import make_pedestrian
 from equilidar.data.simulator.objects.vehicles import make_car
 from equilidar.data.simulator.scene import Scene
-from equilidar.data.simulator.sweep import _capture
 from equilidar.data.simulator.traffic import phases, ticks
 
 
@@ -21,13 +21,13 @@ def test_advected_points_are_met_by_the_targets_rays(solid_scene: Scene, exact: 
     """A ray of the target towards an advected point meets the same part there, or something that hides it."""
     sensor = replace(exact, rolling_shutter=shutter)
     source = simulate_sweep(solid_scene, sensor, 20)
-    capture = _capture(solid_scene, sensor, solid_scene.parts, solid_scene.part_object, 21 * sensor.period)
+    moment = capture(solid_scene, sensor, 21 * sensor.period, np.arange(len(solid_scene.parts)))
     # Points at least 2 m away, so that none has come closer than the ray's origin resolves.
     solid = np.flatnonzero((source.part >= 0) & (np.linalg.norm(source.xyz, axis=1) > 4))
     chosen = np.random.default_rng(0).choice(solid, 600, replace=False)
     moved = source.xyz[chosen].astype(np.float64) + source.flow[chosen]
     distance = np.linalg.norm(moved, axis=1)
-    met, part = brute_force(solid_scene.parts, capture.rotation, capture.center, moved / distance[:, None], 0.5)
+    met, part = brute_force(solid_scene.parts, moment.rotation, moment.center, moved / distance[:, None], 0.5)
     assert np.all(met < distance + 1e-3)
     same = part == source.part[chosen]
     assert same.mean() > 0.85

@@ -7,12 +7,12 @@ import pytest
 from stage import brute_force, stage, wall
 
 from equilidar.data.simulator import Sensor, make_sensor, simulate_sweep
+from equilidar.data.simulator.capture import capture
 from equilidar.data.simulator.classes import SEMANTICS
 from equilidar.data.simulator.objects.shape import Shape
 from equilidar.data.simulator.objects.vehicles import make_car
 from equilidar.data.simulator.primitives import place_parts
 from equilidar.data.simulator.scene import Scene
-from equilidar.data.simulator.sweep import _capture
 
 
 @pytest.mark.parametrize("name", ["hdl64e", "hdl32e", "vls128"])
@@ -76,14 +76,13 @@ def test_occlusion_is_the_share_of_hidden_rays() -> None:
 def test_sectors_lose_nothing_against_brute_force(solid_scene: Scene, exact: Sensor) -> None:
     sensor = replace(exact, azimuth_steps=180)
     sweep = simulate_sweep(solid_scene, sensor, 12)
-    active = np.arange(len(solid_scene.parts))
-    capture = _capture(solid_scene, sensor, solid_scene.parts, solid_scene.part_object, 1.2)
+    moment = capture(solid_scene, sensor, 1.2, np.arange(len(solid_scene.parts)))
     azimuth, elevation = sensor.azimuth(), np.radians(np.array(sensor.elevation))
     rng = np.random.default_rng(0)
     column, beam = rng.integers(0, 180, 800), rng.integers(0, 64, 800)
     a, e = azimuth[column], elevation[beam]
     directions = np.stack([np.cos(e) * np.cos(a), np.cos(e) * np.sin(a), np.sin(e)], 1)
-    distance, which = brute_force(solid_scene.parts, capture.rotation, capture.center, directions, sensor.min_range)
+    distance, which = brute_force(solid_scene.parts, moment.rotation, moment.center, directions, sensor.min_range)
     measured = np.full((180, 64), np.inf)
     part = np.full((180, 64), -2)
     measured[sweep.column, sweep.beam] = np.linalg.norm(sweep.xyz.astype(np.float64), axis=1)
@@ -92,7 +91,7 @@ def test_sectors_lose_nothing_against_brute_force(solid_scene: Scene, exact: Sen
     solid = rows >= 0
     assert solid.sum() > 150
     np.testing.assert_allclose(ours[solid], distance[solid], rtol=1e-5)
-    np.testing.assert_array_equal(rows[solid], active[which[solid]])
+    np.testing.assert_array_equal(rows[solid], which[solid])
     # Where the ground or nothing was met, no solid stands before it.
     assert np.all(distance[~solid] >= np.minimum(ours[~solid], sensor.max_range) - 1e-4)
 
@@ -113,6 +112,17 @@ def test_ground_points_lie_on_the_first_ground_of_their_ray(scenes: list[Scene],
     under = (heights - points[..., 2]).max(0)
     assert np.quantile(under, 0.98) < 0.005
     assert under.max() < 0.1
+
+
+def test_packets_lose_nothing(solid_scene: Scene, exact: Sensor) -> None:
+    """With rolling shutter only the parts of each packet's sector are looked at; here all moments are the same one."""
+    slow = replace(exact, rate=1e5, packets=30)
+    whole, packets = (simulate_sweep(solid_scene, sensor, 0) for sensor in (slow, replace(slow, rolling_shutter=True)))
+    assert len(whole.xyz) == len(packets.xyz)
+    # Parts of one object that share a face may take turns.
+    np.testing.assert_array_equal(whole.instance, packets.instance)
+    np.testing.assert_allclose(whole.xyz, packets.xyz, atol=1e-2)
+    np.testing.assert_array_equal(whole.objects.occluded, packets.objects.occluded)
 
 
 def test_placed_parts_follow_their_object() -> None:
