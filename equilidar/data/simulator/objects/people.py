@@ -75,8 +75,8 @@ def make_pedestrian(rng: np.random.Generator, walking: bool = True) -> Shape:
     return shape
 
 
-def add_bicycle(shape: Shape, scale: float = 1.0, y: float = 0.0) -> None:
-    """Add a bicycle without rider, centred at x = 0."""
+def add_bicycle(shape: Shape, scale: float = 1.0, y: float = 0.0, grip: float = 0.28) -> None:
+    """Add a bicycle without rider, centred at x = 0; `grip` is half the width of its handlebar."""
     for x in (0.53, -0.53):
         # Spoked: most rays pass.
         shape.cylinder((x * scale, y, 0.34), 0.34, 0.045, 0.25, axis="y", depth=0.06)
@@ -86,7 +86,7 @@ def add_bicycle(shape: Shape, scale: float = 1.0, y: float = 0.0) -> None:
     for start, stop in ((crank, seat), (crank, head), (seat, head), (rear, seat), (rear, crank), (front, head)):
         shape.rod(start, stop, 0.02, metal)
     shape.rod(head, (0.36 * scale, y, 1.02), 0.018, metal)
-    shape.cylinder((0.36 * scale, y, 1.03), 0.016, 0.56, metal, axis="y")
+    shape.cylinder((0.36 * scale, y, 1.03), 0.016, 2 * grip, metal, axis="y")
     shape.prism((-0.2 * scale, y, 0.93), (0.26, 0.14, 0.06), 0.1, front=0.1)
 
 
@@ -95,7 +95,8 @@ def make_cyclist(rng: np.random.Generator) -> Shape:
     scale, stout = float(rng.uniform(0.95, 1.08)), float(rng.uniform(0.85, 1.15))
     lean, cloth = float(rng.uniform(0.25, 0.8)), float(rng.choice([0.15, 0.4, 0.7]))
     shape = Shape()
-    add_bicycle(shape, scale)
+    grip = float(rng.uniform(0.2, 0.33))
+    add_bicycle(shape, scale, grip=grip)
     hip_x, hip_z = -0.18 * scale, 0.98
     trunk = 0.56 * scale
     top_x, top_z = hip_x + trunk * np.sin(lean), hip_z + trunk * np.cos(lean)
@@ -116,7 +117,7 @@ def make_cyclist(rng: np.random.Generator) -> Shape:
         )
         shape.cylinder((hip_x, y, hip_z - 0.62 * scale), 0.045, 0.4 * scale, 0.25, top=0.06, hinges=(thigh, knee))
         shape.prism((hip_x + 0.05, y, hip_z - 0.84 * scale), (0.25, 0.09, 0.07), 0.15, hinges=(thigh, knee))
-        shape.rod((top_x, side * 0.21, top_z - 0.05), (0.36 * scale, side * 0.25, 1.05), 0.042, 0.35)
+        shape.rod((top_x, side * 0.21, top_z - 0.05), (0.36 * scale, side * (grip - 0.03), 1.05), 0.042, 0.35)
     extra = rng.random()
     if extra < 0.25:
         shape.prism((middle[0] - 0.2, 0.0, middle[2] + 0.08), (0.2, 0.3, 0.4), 0.3, angles=(0.0, lean, 0.0))
