@@ -8,6 +8,8 @@ from hydra.errors import InstantiationException
 from hydra.utils import get_class, get_method, instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from equilidar.training.known_keys import missing_keys
+
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 ENTRIES = {path.stem for path in CONFIGS.glob("*.yaml")}
 GROUPS = sorted(path for path in CONFIGS.glob("*/*.yaml") if path.parent.name != "experiment")
@@ -30,7 +32,9 @@ def _targets(node) -> list[DictConfig]:
     if isinstance(node, DictConfig):
         if "_target_" in node:
             found.append(node)
-        children = [key for key in node if not OmegaConf.is_missing(node, key)]
+        children = [
+            key for key in node if not OmegaConf.is_missing(node, key) and not OmegaConf.is_interpolation(node, key)
+        ]
         found += [target for key in children for target in _targets(node._get_node(key))]
     elif isinstance(node, ListConfig):
         found += [target for child in node for target in _targets(child)]
@@ -57,7 +61,7 @@ def test_experiment_composes_resolves_and_names_its_command(path, monkeypatch):
     lines = path.read_text().splitlines()
     assert lines[0] == "# @package _global_" and f"+experiment={path.stem}" in lines[1]
     cfg = _compose(_entry_of(path), f"+experiment={path.stem}")
-    for key in OmegaConf.missing_keys(cfg):
+    for key in missing_keys(cfg):
         OmegaConf.update(cfg, key, "/nowhere")
     OmegaConf.to_container(cfg, resolve=True)
     assert all(_exists(node._target_) for node in _targets(cfg))
@@ -75,7 +79,7 @@ def test_group_config_names_only_arguments_that_its_class_has(path, tmp_path):
         context = {"grid": {**grid, "voxel_size": [0.2, 0.2, 0.1]}, "augment": {"group": {"yaw": [-1.0, 1.0]}}}
         cfg = OmegaConf.merge(context, cfg)
     node = cfg[group]
-    for key in OmegaConf.missing_keys(cfg):
+    for key in missing_keys(cfg):
         OmegaConf.update(cfg, key, str(tmp_path / "absent"))
     try:
         assert instantiate(node, _convert_="all") is not None

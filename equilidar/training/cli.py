@@ -8,7 +8,7 @@ import functools
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
@@ -19,7 +19,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from equilidar.training.known_keys import explain_override
+from equilidar.training.known_keys import explain_override, missing_keys
 
 if TYPE_CHECKING:
     from equilidar.training.run_directory import RunDirectory
@@ -106,23 +106,11 @@ def one_line(error: BaseException, config_name: str, overrides: list[str]) -> st
 
 
 def _run(task: Main, cfg: DictConfig) -> None:
-    missing = sorted(_missing(OmegaConf.to_container(cfg, resolve=False)))
+    missing = missing_keys(cfg)
     if missing:
         raise MissingValueError(f"{', '.join(missing)} must be given: add {' '.join(f'{key}=...' for key in missing)}")
     OmegaConf.to_container(cfg, resolve=True)  # an interpolation that leads nowhere shows now, not in an hour
     task(cfg)
-
-
-def _missing(value: Any, key: str = "") -> Iterator[str]:
-    """Yield the keys that are `???`. OmegaConf's own search stops at an interpolation that leads to one."""
-    if isinstance(value, dict):
-        for name, item in value.items():
-            yield from _missing(item, f"{key}.{name}" if key else str(name))
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            yield from _missing(item, f"{key}[{index}]")
-    elif value == "???":
-        yield key
 
 
 def _report(error: Exception, config_name: str) -> NoReturn:

@@ -1,7 +1,8 @@
 """Names the known key, group or option that is nearest to a mistyped one."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_loader import ConfigLoader
@@ -37,6 +38,22 @@ def explain_override(error: Exception, config_dir: str, config_name: str, overri
             except (HydraException, OmegaConfBaseException) as culprit:
                 return _about(culprit, text, config_name, given[:number])
     return " ".join(str(error).split())
+
+
+def missing_keys(cfg: DictConfig) -> list[str]:
+    """Return the keys that are `???`. OmegaConf's own search stops at an interpolation that leads to one."""
+    return sorted(_missing(OmegaConf.to_container(cfg, resolve=False)))
+
+
+def _missing(value: Any, key: str = "") -> Iterator[str]:
+    if isinstance(value, dict):
+        for name, item in value.items():
+            yield from _missing(item, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _missing(item, f"{key}[{index}]")
+    elif value == "???":
+        yield key
 
 
 def _single(overrides: list[str]) -> list[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
+from pytorch_lightning.utilities import rank_zero_only
 
 from equilidar.checkpoint.atomic import atomic_write
 from equilidar.training.csv_logger import ResumableCSVLogger
@@ -39,10 +40,20 @@ def wandb(run: RunDirectory, from_step: int, *, project: str = "equilidar", offl
         raise ImportError("logger=wandb needs wandb: pip install 'equilidar[wandb]'")
     from pytorch_lightning.loggers import WandbLogger
 
+    class FinishedWandbLogger(WandbLogger):
+        """Ends its run with the training: the next job of a sweep in this process gets one of its own."""
+
+        @rank_zero_only
+        def finalize(self, status: str) -> None:
+            super().finalize(status)
+            self.experiment.finish(exit_code=0 if status == "success" else 1)
+
     file = run.path / "wandb_id"
     if run.is_main and not file.is_file():
         with atomic_write(file) as opened:
             opened.write(secrets.token_hex(4).encode())
     identity: dict[str, Any] = {"id": file.read_text(), "resume": "allow"} if file.is_file() else {}
     name = str(Path(run.identity.experiment) / f"seed{run.identity.seed}")
-    return WandbLogger(project=project, name=name, save_dir=run.path, offline=offline, config=run.resolved, **identity)
+    return FinishedWandbLogger(
+        project=project, name=name, save_dir=run.path, offline=offline, config=run.resolved, **identity
+    )
