@@ -74,16 +74,15 @@ class KittiObjects:
     def boxes(self, calibration: KittiCalibration, class_names: tuple[str, ...]) -> Boxes3D:
         """Return the objects of `class_names` as boxes in the velodyne frame; all others are dropped, DontCare too.
 
-        The box is raised from its bottom to its center along the camera's vertical, then moved to the velodyne frame;
-        yaw = -(rotation_y + pi / 2). The small tilt between the two frames' verticals is not in the box: it has no
-        pitch or roll (as everywhere with KITTI).
+        The middle of the bottom face is moved to the velodyne frame and raised there by half the height, as OpenPCDet
+        does; yaw = -(rotation_y + pi / 2). The small tilt between the two frames' verticals is not in the box: it has
+        no pitch or roll (as everywhere with KITTI).
         """
         rows = [i for i, name in enumerate(self.types) if name in class_names]
         height, width, length = self.height_width_length[rows].T
-        center_rect = self.bottom_center[rows].copy()
-        center_rect[:, 1] -= height / 2
         velo_T_rect = calibration.velo_T_rect
-        center = center_rect @ velo_T_rect[:3, :3].T + velo_T_rect[:3, 3]
+        center = self.bottom_center[rows] @ velo_T_rect[:3, :3].T + velo_T_rect[:3, 3]
+        center[:, 2] += height / 2
         return Boxes3D.make(
             torch.from_numpy(center).float(),
             torch.from_numpy(np.stack([length, width, height], 1)).float(),

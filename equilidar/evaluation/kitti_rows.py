@@ -30,8 +30,8 @@ def to_kitti_rows(
 ) -> KittiTable:
     """Return one frame's detections as KITTI has them.
 
-    The inverse of reading labels: the box's center moves to the camera's frame, its bottom face lies half a height
-    below (along the camera's y), rotation_y = -(yaw + pi / 2).
+    The inverse of reading labels: the middle of the box's bottom face, half a height below its center in the LiDAR's
+    frame, moves to the camera's frame; rotation_y = -(yaw + pi / 2).
 
     Args:
         frame: name of the frame.
@@ -50,8 +50,8 @@ def to_kitti_rows(
         raise ValueError(f"class_names: KITTI has no class {', '.join(unknown)}, only {', '.join(KITTI_CLASSES)}")
     kinds = np.array([KITTI_CLASSES.index(name.lower()) for name in class_names], dtype=np.int64)
     boxes = detections.boxes.as_tensor().detach().double().cpu().numpy()
-    location = boxes[:, :3] @ rect_T_lidar[:3, :3].T + rect_T_lidar[:3, 3]
-    location[:, 1] += boxes[:, 5] / 2
+    bottom = boxes[:, :3] - np.array([0.0, 0.0, 0.5]) * boxes[:, 5:6]
+    location = bottom @ rect_T_lidar[:3, :3].T + rect_T_lidar[:3, 3]
     length, width, height, yaw = boxes[:, 3:].T
     sizes = np.stack([height, width, length], 1)
     rotation_y = _wrap(-(yaw + math.pi / 2))
