@@ -48,6 +48,7 @@ class FlowEquivariance(nn.Module):
         cells: str = "occupied",
         stop_gradient: bool = True,
         target_batchnorm: str = "ema",
+        output_norm: bool = False,
         weight: float = 300.0,
     ) -> None:
         """Build projector, its moving average, and predictor.
@@ -62,6 +63,8 @@ class FlowEquivariance(nn.Module):
             cells: "occupied": heads run on occupied cells; "dense": on all cells of the map.
             stop_gradient: False lets m itself project the source and passes gradients (an ablation that collapses).
             target_batchnorm: "ema": m' normalises by averaged running statistics; "batch": by the batch's own.
+            output_norm: m ends with a BatchNorm without scale and shift. With target_batchnorm="batch" projections then
+                have no mean that q could predict instead of the scene.
             weight: factor in the total: 300 belongs to "HW", about 30 to "valid".
 
         Raises:
@@ -78,7 +81,7 @@ class FlowEquivariance(nn.Module):
         self.cells = one_of("flow_equivariance.cells", cells, ("occupied", "dense"))
         self.target_batchnorm = one_of("flow_equivariance.target_batchnorm", target_batchnorm, ("ema", "batch"))
         self.stop_gradient, self.weight = stop_gradient, weight
-        self.projector = projection_head((features.bev_channels, *projector))
+        self.projector = projection_head((features.bev_channels, *projector), output_norm=output_norm)
         self.predictor = nn.Identity() if predictor is None else projection_head((projector[-1], *predictor))
         self.target_projector = copy.deepcopy(self.projector).requires_grad_(False) if stop_gradient else None
         self.train()

@@ -10,17 +10,23 @@ from torch import nn
 from equilidar.nn.norm import BatchNorm1d
 
 
-def projection_head(widths: Sequence[int]) -> nn.Sequential:
+def projection_head(widths: Sequence[int], *, output_norm: bool = False) -> nn.Sequential:
     """Return Linear layers of the given widths, input first, with BatchNorm and ReLU between them.
 
     On rows of occupied cells a Linear layer is what a 1x1 convolution is on a dense map, without its empty cells.
+
+    Args:
+        widths: of the layers; the first is the input's.
+        output_norm: end with a BatchNorm without scale and shift, so that the output has no mean.
     """
     layers: list[nn.Module] = []
     for i, (inside, outside) in enumerate(itertools.pairwise(widths)):
         if i:
             layers += [BatchNorm1d(inside), nn.ReLU()]
         # A bias before a BatchNorm would be subtracted again.
-        layers.append(nn.Linear(inside, outside, bias=i == len(widths) - 2))
+        layers.append(nn.Linear(inside, outside, bias=i == len(widths) - 2 and not output_norm))
+    if output_norm:
+        layers.append(BatchNorm1d(widths[-1], affine=False))
     return nn.Sequential(*layers)
 
 

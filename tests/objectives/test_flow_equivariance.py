@@ -149,7 +149,7 @@ def test_loss_is_the_printed_formula(form: str, normaliser: str, collisions: str
         y = loss.predictor(loss.projector(online.get(target, torch.zeros(16))[None]))[0]
         if form == "cosine":
             z, y = z / z.norm(), y / y.norm()
-        total += share / len(features) * float((z - y).square().sum())
+        total += share / len(features) * (z - y).square().sum().item()
         weights += share / len(features)
     expected = total / (2 * 8 * 8 if normaliser == "HW" else weights)
     out = loss(pair)
@@ -160,9 +160,9 @@ def test_loss_is_the_printed_formula(form: str, normaliser: str, collisions: str
 def test_a_constant_encoder_gives_zero():
     # BYOL's form: the trivial solution is a solution, so that collapse shows in the spread and not in the loss.
     pair = encode_pair(views(1, 2), ConstantEncoder(), target_copy(ConstantEncoder()))
-    for form in ("l2", "cosine"):
-        loss = objective(form=form, predictor=None, target_batchnorm="batch")
-        assert loss(pair).terms["regression"].item() == pytest.approx(0, abs=1e-10)
+    for form, output_norm in (("l2", False), ("l2", True), ("cosine", False)):
+        loss = objective(form=form, predictor=None, target_batchnorm="batch", output_norm=output_norm)
+        assert loss(pair).terms["regression"].item() == pytest.approx(0, abs=1e-5)
 
 
 @pytest.mark.parametrize("temporal", ["view_a", "separate"])
@@ -214,6 +214,25 @@ def test_the_target_projector_follows_and_never_trains():
     assert loss.train().training and loss.projector.training and not loss.target_projector.training
     assert objective(target_batchnorm="batch").target_projector.training
     assert not objective(target_batchnorm="batch").eval().target_projector.training
+
+
+def test_with_output_norm_a_prediction_of_the_mean_is_worth_nothing():
+    encoder = ToyEncoder()
+    pair = encode_pair(views(1, 2, 3), encoder, target_copy(encoder))
+    for output_norm in (False, True):
+        loss = objective(
+            form="cosine",
+            normaliser="valid",
+            target_batchnorm="batch",
+            output_norm=output_norm,
+            predictor=(8,),
+        )
+        # The best that a predictor can do without looking: the mean of the projections.
+        nn.init.zeros_(loss.predictor[0].weight)
+        loss.predictor[0].bias.data = loss.projector(pair.a.last.features).mean(0).detach()
+        worth = loss(pair).terms["regression"].item()
+        # 2 - 2 cos: nothing known is 2.
+        assert (worth > 1.5) == output_norm
 
 
 @pytest.mark.parametrize("case", ["no points", "no valid flow", "no weight", "moved out of the grid"])

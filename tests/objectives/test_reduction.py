@@ -46,7 +46,7 @@ def composite(encoder: ToyEncoder) -> CompositeObjective:
             "summed": PointContrast(level="bev", projector=(), reduction="sum", weight=0.01, **small),
             "rotation": RotationClassification(hidden=(16,), **small),
             "flow": FlowEquivariance(projector=(16, 8), predictor=(8, 8), normaliser="valid", weight=30.0, **small),
-            "printed": FlowEquivariance(projector=(16, 8), predictor=(8, 8), cells="dense", **small),
+            "printed": FlowEquivariance(projector=(16, 8), predictor=(8, 8), cells="dense", weight=1.0, **small),
         }
     )
 
@@ -80,7 +80,9 @@ def test_two_processes_give_the_losses_and_gradients_of_one(tmp_path: Path):
     mp.spawn(_run, (str(tmp_path),), nprocs=2)
     together, alone = torch.load(tmp_path / "values.pt", weights_only=True), losses_and_gradients(1, 2, 3, 4)
     assert together.keys() == alone.keys() and len(alone) > 30
+    steepest = max(float(value.norm()) for name, value in alone.items() if name.startswith("gradient"))
     for name, value in alone.items():
-        # By norm: single entries are differences of large numbers, and so is a whole gradient that is truly zero (of a
-        # bias that a BatchNorm subtracts again).
-        assert (together[name] - value).norm() <= 1e-4 * value.norm() + 1e-4, name
+        # By norm: single entries are differences of large numbers, and so are whole gradients that are truly zero (of
+        # a bias that a BatchNorm subtracts again).
+        noise = 1e-5 * steepest if name.startswith("gradient") else 1e-6
+        assert (together[name] - value).norm() <= 1e-4 * value.norm() + noise, name
