@@ -53,6 +53,7 @@ class FinetuneModule(pl.LightningModule):
         self.detections: dict[str, Detections] = {}
         if frozen:
             self._backbone.requires_grad_(False)
+            self._backbone.eval()  # Lightning starts from the modes that it finds
 
     @property
     def _backbone(self) -> nn.Module:

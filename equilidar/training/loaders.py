@@ -7,6 +7,7 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 
 from equilidar.data.loading import Kind, make_loader
 from equilidar.data.protocols import LabelledDataset, PairDataset
+from equilidar.data.sampler import SeededSampler
 
 
 class SweepLoaders(pl.LightningDataModule):
@@ -56,7 +57,12 @@ class SweepLoaders(pl.LightningDataModule):
                     f"the run was begun with {self._place['processes']} processes and cannot go on with "
                     f"{self._processes()}: set trainer.devices (and num_nodes) as before"
                 )
-            loader.load_state_dict(self._place["loader"])
+            if self._place["loader"] is not None:
+                loader.load_state_dict(self._place["loader"])
+            else:
+                # Lightning names the epoch, too, but only after it has begun to iterate.
+                assert isinstance(loader.sampler, SeededSampler)
+                loader.sampler.set_epoch(self._place["next_epoch"])
             self._place = None
         return loader
 
@@ -65,10 +71,17 @@ class SweepLoaders(pl.LightningDataModule):
         return [] if self._validation is None else self._loader(self._validation, shuffle=False, drop_last=False)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the place in the epoch; it is the same in every process."""
+        """Return the place in the epoch; it is the same in every process.
+
+        A "loader" of None stands for the beginning of "next_epoch": a loader that is put back to the end of one yields
+        nothing, and Lightning, which has gone on to the next, would take that for the whole of it.
+        """
         if self._loader_of_train is None:
             return {}
-        return {"processes": self._processes(), "loader": self._loader_of_train.state_dict()}
+        is_at_end = self.trainer is not None and self.trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        next_epoch = 0 if self.trainer is None else self.trainer.current_epoch + 1
+        place = None if is_at_end else self._loader_of_train.state_dict()
+        return {"processes": self._processes(), "loader": place, "next_epoch": next_epoch}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the place for the loader that is made next."""

@@ -34,7 +34,7 @@ class SaveLast(pl.Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """Save, unless gradients are half accumulated: they are in no checkpoint."""
         step = trainer.global_step
-        if step != self._saved_step and step % self._every == 0:
+        if step != self._saved_step and step % self._every == 0 and not _ends_epoch(trainer):
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -48,7 +48,8 @@ class SaveLast(pl.Callback):
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Save where a scheduler takes the machine away; Lightning raises this between two steps."""
-        if type(exception).__name__ == "SIGTERMException" and trainer.fit_loop._data_fetcher is not None:
+        is_preempted = type(exception).__name__ == "SIGTERMException"
+        if is_preempted and trainer.fit_loop._data_fetcher is not None and not _ends_epoch(trainer):
             self._save(trainer)
 
     def _save(self, trainer: pl.Trainer) -> None:
@@ -56,6 +57,15 @@ class SaveLast(pl.Callback):
         trainer.save_checkpoint(self._run.last_checkpoint, weights_only=False)
         if self._also is not None and trainer.is_global_zero:
             self._also()
+
+
+def _ends_epoch(trainer: pl.Trainer) -> bool:
+    """Tell whether the last batch of an epoch is done, the epoch not yet.
+
+    From a checkpoint of that moment Lightning resumes with a loader that has nothing left, and takes that for the end
+    of the run. The save at the end of the epoch follows at once.
+    """
+    return trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
 
 
 class RandomStates(pl.Callback):

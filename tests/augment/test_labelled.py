@@ -112,4 +112,3 @@ def test_openpcdet_oracle_corners(oracles) -> None:
     with np.load(oracles / "openpcdet/conventions/augment_boxes.npz", allow_pickle=False) as file:
         rows, corners = torch.from_numpy(file["in/boxes7"]), file["corners/boxes7_corners"]
     np.testing.assert_allclose(Boxes3D.make(rows[:, :3], rows[:, 3:6], rows[:, 6]).corners(), corners, atol=1e-5)
-

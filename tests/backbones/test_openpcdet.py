@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from detection.openpcdet_case import Arrays, compare, grid_of, load, points_of
 
 from equilidar.backbones import VoxelBackBone8x
 from equilidar.checkpoint import load_openpcdet_state, to_openpcdet_state
@@ -14,6 +13,7 @@ from equilidar.ops.rulebook import cell_keys
 from equilidar.ops.sparse_engine_spconv import import_error
 from equilidar.ops.voxelize import voxelize_hard, voxelize_mean
 from equilidar.structures import BackboneFeatures, SparseVoxels
+from tests.detection.openpcdet_case import Arrays, compare, grid_of, load, points_of
 
 # Theirs to ours.
 STAGES = {"x_conv1": "conv1", "x_conv2": "conv2", "x_conv3": "conv3", "x_conv4": "conv4", "encoded": "out"}

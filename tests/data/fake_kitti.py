@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import numpy as np
-from fake_data import cloud, write_bin
+
+from tests.data.fake_data import cloud, write_bin
 
 # Like real ones: velodyne x forward, y left, z up -> camera x right, y down, z forward, a little turned.
 VELO_TO_CAM = np.array([[0.01, -0.99995, 0.0, 0.0], [0.0, 0.0, -1.0, -0.08], [0.99995, 0.01, 0.0, -0.27]])

@@ -3,14 +3,14 @@
 from pathlib import Path
 
 import pytest
-from fake_kitti import CAR, write_calibration, write_labels, write_object_data, write_odometry
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
-from test_pairs import write_raw
 
 from equilidar.data.kitti_object import KittiObject
 from equilidar.data.protocols import LabelledDataset, PairDataset
 from equilidar.data.subsets import LabelledSubset
+from tests.data.fake_kitti import CAR, write_calibration, write_labels, write_object_data, write_odometry
+from tests.data.test_pairs import write_raw
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 

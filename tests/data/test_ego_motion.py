@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fake_data import write_bin
 
 from equilidar.data.ego_motion import EgoMotion
 from equilidar.data.faults import FaultySweepError
 from equilidar.data.folder import FolderPairs
 from equilidar.data.point_files import PointFormat
+from tests.data.fake_data import write_bin
 
 pytest.importorskip("kiss_icp", reason="extra 'ego' is not installed")
 

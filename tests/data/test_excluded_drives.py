@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
-from fake_kitti import write_odometry
-from test_pairs import write_raw
 
 from equilidar.data.excluded_drives import ODOMETRY_DRIVES, ValidationGuard, drive_of, read_devkit_mapping
 from equilidar.data.kitti_odometry import KittiOdometry
 from equilidar.data.kitti_raw import KittiRaw
+from tests.data.fake_kitti import write_odometry
+from tests.data.test_pairs import write_raw
 
 A, B, C = "2011_09_26_drive_0001", "2011_09_28_drive_0002", "2011_09_26_drive_0052"
 

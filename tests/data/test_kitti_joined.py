@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from fake_kitti import CAR, write_calibration, write_labels, write_object_data
-from test_pairs import write_raw
 
 from equilidar.data.kitti_joined import JoinedKittiFrames
 from equilidar.data.kitti_object import KittiObject
 from equilidar.data.kitti_raw_labelled import KittiRawLabelled
+from tests.data.fake_kitti import CAR, write_calibration, write_labels, write_object_data
+from tests.data.test_pairs import write_raw
 
 DRIVE = "2011_09_26_drive_0001_sync"
 

@@ -7,8 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fake_data import cloud, write_bin
-from fake_kitti import CAR, DONT_CARE, P2, VAN, write_calibration, write_labels, write_object_data
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,6 +16,8 @@ from equilidar.data.kitti_labels import KittiObjects
 from equilidar.data.kitti_object import KittiObject
 from equilidar.data.point_files import PointFormat
 from equilidar.data.protocols import LabelledDataset
+from tests.data.fake_data import cloud, write_bin
+from tests.data.fake_kitti import CAR, DONT_CARE, P2, VAN, write_calibration, write_labels, write_object_data
 
 ALIGNED = KittiCalibration(P2, np.array([[0.0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1]]))
 

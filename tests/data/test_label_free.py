@@ -7,9 +7,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from fake_data import cloud, write_bin
-from fake_kitti import CAR, write_calibration, write_labels, write_odometry, write_pose_rows
-from test_pairs import camera_poses, write_raw
 
 import equilidar.data
 from equilidar.data.folder import FolderPairs
@@ -17,6 +14,9 @@ from equilidar.data.kitti_odometry import KittiOdometry
 from equilidar.data.kitti_raw import KittiRaw, scan_files
 from equilidar.data.kitti_raw_labelled import KittiRawLabelled
 from equilidar.structures import SweepPair
+from tests.data.fake_data import cloud, write_bin
+from tests.data.fake_kitti import CAR, write_calibration, write_labels, write_odometry, write_pose_rows
+from tests.data.test_pairs import camera_poses, write_raw
 
 PACKAGE = Path(equilidar.data.__file__).parent
 PAIR_READERS = ("kitti_odometry", "kitti_raw", "folder")

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from fake_data import FakeSamples
 
 from equilidar.data.faults import Fault
 from equilidar.data.loading import LoadedBatch, make_loader
 from equilidar.data.sampler import sample_seed
 from equilidar.structures import LabelledBatch, SweepPairBatch
+from tests.data.fake_data import FakeSamples
 
 
 def contents(loaded: LoadedBatch) -> tuple:

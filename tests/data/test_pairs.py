@@ -5,8 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fake_data import cloud, write_bin
-from fake_kitti import camera_poses, row, static_world, write_odometry, write_pose_rows
 
 from equilidar.data.faults import FaultySweepError
 from equilidar.data.folder import FolderPairs
@@ -15,6 +13,8 @@ from equilidar.data.kitti_raw import KittiRaw
 from equilidar.data.listing import last_number, natural_key
 from equilidar.data.protocols import PairDataset
 from equilidar.structures import SweepPair
+from tests.data.fake_data import cloud, write_bin
+from tests.data.fake_kitti import camera_poses, row, static_world, write_odometry, write_pose_rows
 
 
 def assert_motion_carries_points(pair: SweepPair) -> None:

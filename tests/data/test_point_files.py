@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fake_data import cloud, write_bin
 from hypothesis import given
 from hypothesis import strategies as st
 
 from equilidar.data.faults import FaultySweepError
 from equilidar.data.lzf import lzf_decompress
 from equilidar.data.point_files import PointFormat, read_columns
+from tests.data.fake_data import cloud, write_bin
 
 POINTS = cloud(1, 20)
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_kitti import camera_poses, write_pose_rows
 from scipy.spatial.transform import Rotation
 
 from equilidar.data.poses import read_kitti_poses, read_oxts_pose, read_poses, read_tum_poses
+from tests.data.fake_kitti import camera_poses, write_pose_rows
 
 POSES = camera_poses(5)
 

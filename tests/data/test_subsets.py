@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
-from fake_data import FakeSamples
 from hypothesis import given
 from hypothesis import strategies as st
 
 from equilidar.data.protocols import LabelledDataset
 from equilidar.data.subsets import LabelledSubset, Subset, label_subset
+from tests.data.fake_data import FakeSamples
 
 KEYS = [f"kitti/{i:06d}" for i in range(3712)]
 

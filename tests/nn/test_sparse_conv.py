@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
-from ops.dense_oracle import random_coords
 
 from equilidar.nn import InverseConv3d, SparseBlock, SparseConv3d, SubmanifoldConv3d
 from equilidar.ops.sparse_engine_spconv import has_cuda, import_error
 from equilidar.structures import GridSpec, SparseVoxels
+from tests.ops.dense_oracle import random_coords
 
 GRID = GridSpec((0.0, 0.0, 0.0), (12.0, 10.0, 8.0), (1.0, 1.0, 1.0))
 needs_spconv = pytest.mark.skipif(import_error() is not None, reason=f"spconv: {import_error()}")

@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from equilidar.checkpoint import save_backbone
 from equilidar.checkpoint.detector import read_detector
 from equilidar.data.simulator import SimulatedSweeps
 from equilidar.report.run_summary import RunSummary
+from equilidar.training.csv_logger import read_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ("+experiment=finetune_tiny", "trainer.max_epochs=2", "loader.num_workers=0", "callbacks.save.every_n_steps=1")
@@ -93,6 +96,51 @@ def tiny_backbone(seed: int) -> torch.nn.Module:
     torch.manual_seed(seed)
     grid = GridSpec.from_range([0.0, -12.8, -3.0, 25.6, 12.8, 1.0], [0.2, 0.2, 0.1])
     return VoxelBackBone8x(grid, 4, width=0.25)
+
+
+def kill_after_step(step: int, run: Path, *overrides: str) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "tools/finetune.py", *overrides],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while not any(row["step"] >= step for row in read_metrics(run / "metrics.csv")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait(timeout=60)
+    assert not (run / "finished.json").exists()
+
+
+def losses(run: Path) -> list[tuple[float, float]]:
+    return [(row["step"], row["loss"]) for row in read_metrics(run / "metrics.csv") if "loss" in row]
+
+
+def test_killed_it_goes_on_to_the_same_detector(run: Path, tmp_path: Path) -> None:
+    again = tmp_path / "run"
+    command = (*TINY, "loader.num_workers=2", f"paths.run={again}")
+    kill_after_step(2, again, *command)
+    done = tool("finetune", *command)
+    assert done.returncode == 0, done.stderr
+    assert losses(again) == losses(run)
+    ours, theirs = (read_detector(folder / "detector.safetensors").tensors for folder in (again, run))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert (again / "metrics.json").read_text() == (run / "metrics.json").read_text()
+
+
+def test_two_processes_give_the_losses_of_one_and_evaluate_each_sweep_once(run: Path, tmp_path: Path) -> None:
+    both = tmp_path / "run"
+    done = tool("finetune", *TINY, "trainer=ddp_cpu", "trainer.max_epochs=2", f"paths.run={both}")
+    assert done.returncode == 0, done.stderr
+    # The same at the start; then AdamW's first steps, near the sign of each gradient, amplify rounding.
+    for number, (ours, theirs) in enumerate(zip(losses(both), losses(run), strict=True)):
+        assert ours == pytest.approx(theirs, rel=1e-5 if number == 0 else 2e-2)
+    car, one = (json.loads((folder / "metrics.json").read_text())["car"] for folder in (both, run))
+    assert car["num_ground_truth"] == one["num_ground_truth"]
+    files = [sorted(path.name for path in (folder / "detections").rglob("*.txt")) for folder in (both, run)]
+    assert files[0] == files[1]
 
 
 def test_errors_are_one_line(tmp_path: Path) -> None:

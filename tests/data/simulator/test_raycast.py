@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from stage import brute_force, stage, wall
 
 from equilidar.data.simulator import Sensor, make_sensor, simulate_sweep
 from equilidar.data.simulator.capture import capture
@@ -13,6 +12,7 @@ from equilidar.data.simulator.objects.shape import Shape
 from equilidar.data.simulator.objects.vehicles import make_car
 from equilidar.data.simulator.primitives import place_parts
 from equilidar.data.simulator.scene import Scene
+from tests.data.simulator.stage import brute_force, stage, wall
 
 
 @pytest.mark.parametrize("name", ["hdl64e", "hdl32e", "vls128"])
