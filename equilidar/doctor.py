@@ -174,9 +174,9 @@ def _open_dataset(name: str, root: Path) -> Any:
     from hydra.utils import instantiate
     from omegaconf import OmegaConf
 
-    from equilidar.training.cli import CONFIG_DIR
+    from equilidar.training.cli import CONFIGS
 
-    path = Path(CONFIG_DIR) / "dataset" / f"{name}.yaml"
+    path = CONFIGS / "dataset" / f"{name}.yaml"
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml")))
         raise ValueError(f"dataset {name!r} is not one of: {known}")

@@ -31,14 +31,8 @@ def main(cfg: DictConfig) -> None:
     backbone = parts["backbone"](in_channels=3 + len(train.contract.channels))
     detector = parts["detector"](backbone=backbone, class_names=train.class_names)
     scorer = scorer_for(validation, detector.classes, backbone.grid)
-    module = FinetuneModule(
-        detector,
-        parts["augment"],
-        scorer,
-        optimizer=parts["optimizer"],
-        schedule=parts["schedule"],
-        frozen=cfg.init.mode == "frozen",
-    )
+    how = {"optimizer": parts["optimizer"], "schedule": parts["schedule"], "frozen": cfg.init.mode == "frozen"}
+    module = FinetuneModule(detector, parts["augment"], scorer, **how)
     with open_run(cfg, "finetune") as run:
         weights = (
             "" if cfg.init.mode == "scratch" else load_backbone(cfg.init.path, backbone, train.contract).content_hash
