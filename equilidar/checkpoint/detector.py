@@ -6,12 +6,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import safetensors.torch
 from torch import Tensor, nn
 
 from equilidar.checkpoint.atomic import atomic_write
 from equilidar.checkpoint.load_report import LoadReport, check_finite, load_covering
+from equilidar.checkpoint.whole_file import read_whole
 from equilidar.structures import SensorContract
 
 _FORMAT = "equilidar-detector-1"
@@ -82,14 +82,7 @@ def read_detector(path: Path | str) -> SavedDetector:
         ValueError: it is damaged, no detector, or its config names classes of other packages.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"checkpoint: no detector file at {path}")
-    try:
-        with safetensors.safe_open(str(path), framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    except (safetensors.SafetensorError, OSError, ValueError) as error:
-        raise ValueError(f"checkpoint: {path} is no whole safetensors file ({' '.join(str(error).split())})") from error
+    tensors, metadata = read_whole(path, "detector")
     if metadata.get("format") != _FORMAT:
         raise ValueError(
             f"checkpoint: {path} is no finetuned detector (format {metadata.get('format')!r}, expected {_FORMAT!r}); "

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import safetensors.torch
 from torch import Tensor, nn
 
@@ -17,6 +16,7 @@ from equilidar.backbones.feature_info import Backbone
 from equilidar.checkpoint.atomic import atomic_write
 from equilidar.checkpoint.identity import BackboneIdentity, content_hash, tensors_of
 from equilidar.checkpoint.load_report import LoadReport, check_finite, load_covering
+from equilidar.checkpoint.whole_file import read_whole
 from equilidar.structures import SensorContract
 
 _FORMAT = "equilidar-backbone-1"
@@ -84,14 +84,7 @@ def read_backbone(path: Path | str) -> SavedBackbone:
         ValueError: it is no safetensors file, is damaged, or holds no identity.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no backbone file at {path}")
-    try:
-        with safetensors.safe_open(str(path), framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    except (safetensors.SafetensorError, OSError, ValueError) as error:
-        raise ValueError(f"{path} is no whole safetensors file ({_one_line(error)})") from error
+    tensors, metadata = read_whole(path, "backbone")
     if metadata.get("format") != _FORMAT:
         raise ValueError(
             f"{path} holds no backbone identity (format {metadata.get('format')!r}, expected {_FORMAT!r}): "

@@ -100,14 +100,15 @@ def test_moves_with_the_scene_by_whole_output_strides(shift, seed):
 
 def test_second_network_on_the_same_voxels_builds_no_rulebook(monkeypatch):
     voxels = voxelize_mean(cloud([300]), GRID)
-    small(0)(voxels)
+    first = small(0)(voxels)
 
     def never(*_):
         raise AssertionError("a rulebook was built again")
 
     monkeypatch.setattr("equilidar.nn.rulebook_cache.submanifold_rulebook", never)
     monkeypatch.setattr("equilidar.nn.rulebook_cache.strided_rulebook", never)
-    small(1)(voxels)
+    second = small(1)(voxels)
+    assert torch.equal(first.last.coords, second.last.coords)
 
 
 def test_gradients_reach_every_parameter_and_are_reproducible():

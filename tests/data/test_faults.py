@@ -34,7 +34,8 @@ def test_stops_above_the_fraction_and_not_at_it():
 
 
 def test_everything_may_be_faulty_if_the_user_says_so():
-    FaultBudget(max_fraction=1.0, min_faults=1).observe(3, faults("a", "b", "c"))
+    budget = FaultBudget(max_fraction=1.0, min_faults=1)
+    assert len(budget.observe(3, faults("a", "b", "c"))) == budget.faulty == 3
 
 
 def test_long_lists_are_cut():
