@@ -40,6 +40,9 @@ def make_trainer(
         options: of `pytorch_lightning.Trainer`, such as max_epochs, max_steps, accumulate_grad_batches.
     """
     _quieten()
+    every, epochs = options.get("check_val_every_n_epoch"), options.get("max_epochs")
+    if every is not None and epochs is not None and 0 < epochs < every:
+        options["check_val_every_n_epoch"] = epochs  # a run shorter than the interval is validated at its end
     # Terms may be absent from a step (no pairs), and then the heads behind them get no gradient.
     strategy = "ddp_find_unused_parameters_true" if strategy == "ddp" else strategy
     return pl.Trainer(

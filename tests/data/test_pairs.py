@@ -175,7 +175,7 @@ def test_folder_cuts_where_a_sweep_is_missing(tmp_path: Path):
 def test_folder_matches_tum_poses_by_time(tmp_path: Path):
     """Ten times as many poses as sweeps, in no order."""
     poses, times = camera_poses(50, seed=3), 1_600_000_000 + 0.01 * np.arange(50)
-    from test_poses import write_tum
+    from tests.data.test_poses import write_tum
 
     order = np.random.default_rng(0).permutation(50)
     write_tum(tmp_path / "poses.tum", times[order], poses[order])
