@@ -6,8 +6,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 
+NVCC ?= nvcc
+
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-fast lint format doctor bench gpu-check clean
+.PHONY: help setup kernels kernels-report quickstart test test-fast lint format doctor bench gpu-check clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -22,6 +24,22 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	$(BIN)/python -m pip install --quiet --no-deps waymo-open-dataset-tf-2-12-0==1.6.7
 	@touch $@
+
+kernels: $(VENV)/.kernels ## Build and install the compiled kernels (cuda_ext/) into .venv; CUDA ones where nvcc and torch allow
+
+KERNEL_SOURCES := $(wildcard cuda_ext/*.py cuda_ext/*.toml cuda_ext/csrc/* cuda_ext/csrc/bind/* cuda_ext/equilidar_kernels/*.py)
+$(VENV)/.kernels: $(VENV)/.ready $(KERNEL_SOURCES)
+	MAX_JOBS=$(JOBS) $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation ./cuda_ext
+	@touch $@
+
+kernels-report: ## Print registers and spills of every CUDA kernel (nvcc alone, no PyTorch, no GPU)
+	@for source in cuda_ext/csrc/*.cu; do \
+	  for arch in sm_80 sm_90; do \
+	    echo "== $$source $$arch"; \
+	    $(NVCC) -arch=$$arch -std=c++20 --fmad=false -Xptxas -v -c -Icuda_ext/csrc $$source -o /dev/null 2>&1 | c++filt \
+	      | grep -E 'error|Compiling entry|Used|spill' || exit 1; \
+	  done; \
+	done
 
 quickstart: setup ## Simulate, pretrain, finetune from scratch and pretrained, evaluate, report (<= 15 min on 2 cores)
 	$(BIN)/python tools/quickstart.py $(if $(FRESH),--fresh)

@@ -1,0 +1,29 @@
+// What kernels of both kinds share. The per-element work of an op is an inline function marked EQL_HD in the op's header;
+// x.cpp calls it in a parallel loop and x.cu in a CUDA kernel, so that the CPU tests exercise it.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+#if defined(__CUDACC__)
+#define EQL_HD __host__ __device__ inline
+#else
+#define EQL_HD inline
+#endif
+
+namespace equilidar {
+
+// A CUDA stream without CUDA's headers: bindings pass what PyTorch's current stream holds.
+using Stream = void*;
+
+template <typename T>
+EQL_HD T min_of(T a, T b) {
+  return b < a ? b : a;
+}
+
+template <typename T>
+EQL_HD T max_of(T a, T b) {
+  return a < b ? b : a;
+}
+
+}  // namespace equilidar
