@@ -9,7 +9,7 @@ JOBS ?= 2
 NVCC ?= nvcc
 
 .DEFAULT_GOAL := help
-.PHONY: help setup kernels kernels-report quickstart test test-fast lint format doctor bench gpu-check clean
+.PHONY: help setup kernels kernels-report quickstart test test-fast lint format doctor bench bench-simulator gpu-check clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -62,7 +62,11 @@ format: setup ## Format the code
 doctor: setup ## Say what is installed and usable here, and what to do about the rest
 	$(BIN)/python tools/doctor.py
 
-bench: setup ## Print sweeps/s of the simulator and the time of the evaluator
+bench: setup kernels ## Measure the kernels against what users run today; one table, and runs/bench.json
+	-$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python benchmarks/bench.py
+
+bench-simulator: setup ## Print sweeps/s of the simulator and the time of the KITTI evaluator
 	$(BIN)/python benchmarks/simulator.py
 	$(BIN)/python benchmarks/kitti_evaluator.py
 

@@ -1,0 +1,1 @@
+"""Families of benchmark rows. A module here defines `rows(quick)`, which yields `Row`s; nothing else registers it."""
