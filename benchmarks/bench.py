@@ -14,8 +14,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import rows as families  # noqa: E402
-from benchmarks.harness import Row, format_rows, run  # noqa: E402
+from benchmarks import rows as families
+from benchmarks.harness import Row, format_rows, run
 
 
 def all_rows(quick: bool) -> Iterator[Row]:

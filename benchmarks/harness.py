@@ -28,7 +28,7 @@ class Row:
         measure: instead of timing, returns the figures of (ours, peer) in `unit`, as peak memory.
         unit: of both figures.
         rounds: how often each is run; medians are taken.
-        note: one line on what was measured (numbers of points, voxels, boxes), and what limits it where a bar is not met.
+        note: what was measured (numbers of points, voxels, boxes), and what limits it where a bar is not met.
     """
 
     name: str
