@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from equilidar.nn import rulebook_cache
+from equilidar.ops import _extension
 from equilidar.ops import sparse_engine_spconv as spconv_engine
 from equilidar.ops.rulebook import IntTriple, output_shape
 from equilidar.ops.sparse_conv import sparse_conv
@@ -43,6 +44,8 @@ class SparseConvBase(nn.Module):
         super().__init__()
         if engine not in ENGINES:
             raise ValueError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}")
+        # Here rather than on import: whoever builds a network is about to wait for it.
+        _extension.advise()
         self.in_channels, self.out_channels = in_channels, out_channels
         self.kernel_size = _triple(kernel_size, "kernel_size")
         self.stride = _triple(stride, "stride")
