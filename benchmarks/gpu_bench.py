@@ -71,7 +71,8 @@ def cloud(frames: list[Frame], device: torch.device) -> PointCloudBatch:
 def backbone_rows(voxels: SparseVoxels, rounds: int) -> Iterator[dict[str, Any]]:
     """Forward and backward of VoxelBackBone8x by our engine against spconv's, per precision."""
     device = voxels.features.device
-    for name, dtype in (("fp32", None), ("fp16", torch.float16), ("bf16", torch.bfloat16)):
+    reduced = [("fp16", torch.float16), ("bf16", torch.bfloat16)] if device.type == "cuda" else []
+    for name, dtype in [("fp32", None), *reduced]:
         steps = [
             _training_step(VoxelBackBone8x(GRID, 4, engine=engine).to(device), voxels, dtype)
             for engine in (["reference", "spconv"] if has_cuda() and device.type == "cuda" else ["reference"])
