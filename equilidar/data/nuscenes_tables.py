@@ -193,10 +193,10 @@ def lidar_scenes(folder: Path, names: Mapping[str, str], wanted: Iterable[str]) 
         FileNotFoundError: a table is missing.
         ValueError: a table is broken, or does not fit the others.
     """
-    wanted = list(wanted)
+    wanted = dict.fromkeys(wanted)
     sensors = {t for t, (channel,) in read_table(folder / "sensor.json", ("channel",)).items() if channel == LIDAR}
     mounts = read_table(folder / "calibrated_sensor.json", _POSE, lambda row: row["sensor_token"] in sensors)
-    tokens = {token for token, name in names.items() if name in set(wanted)}
+    tokens = {token for token, name in names.items() if name in wanted}
     samples = read_table(folder / "sample.json", ("scene_token",), lambda row: row["scene_token"] in tokens)
     table = read_table(
         folder / "sample_data.json",
