@@ -9,17 +9,25 @@ from pathlib import Path
 import pytest
 
 import equilidar.data
+from equilidar.data.faults import FaultySweepError
 from equilidar.data.folder import FolderPairs
 from equilidar.data.kitti_odometry import KittiOdometry
 from equilidar.data.kitti_raw import KittiRaw, scan_files
 from equilidar.data.kitti_raw_labelled import KittiRawLabelled
+from equilidar.data.nuscenes import NuScenes
+from equilidar.data.nuscenes_labelled import NuScenesLabelled
+from equilidar.data.recordings import RecordedPairs
+from equilidar.data.waymo import Waymo
+from equilidar.data.waymo_labelled import WaymoLabelled
 from equilidar.structures import SweepPair
 from tests.data.fake_data import cloud, write_bin
 from tests.data.fake_kitti import CAR, write_calibration, write_labels, write_odometry, write_pose_rows
+from tests.data.fake_nuscenes import ANNOTATIONS, VERSION, write_release
+from tests.data.fake_waymo import poisoned, read_records, write_records, write_segments
 from tests.data.test_pairs import camera_poses, write_raw
 
 PACKAGE = Path(equilidar.data.__file__).parent
-PAIR_READERS = ("kitti_odometry", "kitti_raw", "folder")
+PAIR_READERS = ("kitti_odometry", "kitti_raw", "folder", "nuscenes", "waymo")
 KNOWS_LABELS = {"Boxes3D", "LabelledSweep", "LabelledBatch", "ObjectAnnotations", "Detections", "labelled", "boxes"}
 DRIVE = "2011_09_26_drive_0001_sync"
 
@@ -65,6 +73,9 @@ def test_pair_readers_import_nothing_that_knows_labels():
                 todo.append(inner)
     assert {"recordings", "point_files", "poses", "ego_motion"} <= seen
     assert seen.isdisjoint({"kitti_labels", "kitti_frames", "kitti_object", "kitti_raw_labelled", "subsets"})
+    assert not [
+        name for name in seen if "labelled" in name or name in ("nuscenes_annotations", "waymo_labels", "track_ids")
+    ]
 
 
 def annotate(folder: Path, frames: list[str]) -> None:
@@ -77,7 +88,8 @@ def annotate(folder: Path, frames: list[str]) -> None:
 
 
 def annotations(root: Path) -> list[Path]:
-    return [*root.rglob("label_2"), *root.rglob("labels"), *root.rglob("tracklet_labels.xml")]
+    tables = [path for name in ANNOTATIONS for path in root.rglob(f"{name}.json")]
+    return [*root.rglob("label_2"), *root.rglob("labels"), *root.rglob("tracklet_labels.xml"), *tables]
 
 
 def make_raw(root: Path) -> Callable[[], KittiRaw]:
@@ -100,7 +112,12 @@ def make_folder(root: Path) -> Callable[[], FolderPairs]:
     return lambda: FolderPairs(root)
 
 
-def stream(data: KittiRaw | KittiOdometry | FolderPairs) -> list:
+def make_nuscenes(root: Path) -> Callable[[], NuScenes]:
+    write_release(root, ("scene-0061",), frames=4, every=3)
+    return lambda: NuScenes(root, VERSION, "all", targets="key_frames", accumulate=2)
+
+
+def stream(data: RecordedPairs) -> list:
     pairs = [data[i] for i in range(len(data))]
     return [(p.key, p.target.timestamp, *(tensor.numpy().tobytes() for tensor in tensors(p))) for p in pairs]
 
@@ -110,7 +127,7 @@ def tensors(pair: SweepPair) -> tuple:
     return source.xyz, source.features, target.xyz, target.features, pair.target_T_source
 
 
-@pytest.mark.parametrize("make", [make_raw, make_odometry, make_folder])
+@pytest.mark.parametrize("make", [make_raw, make_odometry, make_folder, make_nuscenes])
 def test_poisoned_and_removed_annotations_change_nothing(tmp_path: Path, make: Callable):
     build = make(tmp_path)
     assert annotations(tmp_path), "nothing to poison"
@@ -126,13 +143,17 @@ def test_poisoned_and_removed_annotations_change_nothing(tmp_path: Path, make: C
     assert stream(build()) == expected
 
 
-@pytest.mark.parametrize("make", [make_raw, make_odometry])
+@pytest.mark.parametrize("make", [make_raw, make_odometry, make_nuscenes])
 def test_annotations_are_not_even_opened(tmp_path: Path, make: Callable, opened_paths: list[str]):
     build = make(tmp_path)
     opened_paths.clear()
     stream(build())
-    assert any("velodyne" in path for path in opened_paths), "the hook sees nothing"
-    assert not [path for path in opened_paths if "label" in path.removeprefix(str(tmp_path))]
+    assert any("velodyne" in path or "LIDAR_TOP" in path for path in opened_paths), "the hook sees nothing"
+    assert not [path for path in opened_paths if is_annotation(path.removeprefix(str(tmp_path)))]
+
+
+def is_annotation(path: str) -> bool:
+    return "label" in path or Path(path).stem in ANNOTATIONS
 
 
 def test_the_hook_sees_labels_being_read(tmp_path: Path, opened_paths: list[str]):
@@ -141,6 +162,23 @@ def test_the_hook_sees_labels_being_read(tmp_path: Path, opened_paths: list[str]
     opened_paths.clear()
     KittiRawLabelled(tmp_path)[0]
     assert [path for path in opened_paths if "label_2" in path]
+
+    make_nuscenes(tmp_path / "nuscenes")
+    opened_paths.clear()
+    NuScenesLabelled(tmp_path / "nuscenes", VERSION, "all")
+    read = {Path(path).stem for path in opened_paths if is_annotation(path)}
+    assert {"sample_annotation", "instance", "category", "attribute"} <= read
+
+
+def test_labels_beside_waymo_s_sweeps_are_not_even_parsed(tmp_path: Path):
+    write_segments(tmp_path, ("100_000",))
+    (path,) = tmp_path.rglob("*.tfrecord")
+    expected = stream(Waymo(tmp_path))
+    assert len(WaymoLabelled(tmp_path)[0].boxes)
+    write_records(path, [poisoned(content) for content in read_records(path)])
+    assert stream(Waymo(tmp_path)) == expected and len(expected) == 2
+    with pytest.raises(FaultySweepError, match="no Waymo frame"):
+        WaymoLabelled(tmp_path)[0]
 
 
 def test_sample_pairs_without_and_with_annotations(samples: Path, tmp_path: Path):
