@@ -1,5 +1,6 @@
 """Point files on disk: .bin, .npy, .pcd and .ply to coordinates and named channels. Nothing is ever unpickled."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -72,8 +73,22 @@ class PointFormat:
             FaultySweepError: the file is missing, corrupt, truncated, empty, or holds values that are not finite.
             ValueError: the file has no such column: the settings are wrong, not the file.
         """
-        columns = read_columns(path, self.columns)
-        names = [*(_find(path, columns, axis) for axis in "xyz"), *(_find(path, columns, c) for c in self.channels)]
+        return self.convert(read_columns(path, self.columns), path)
+
+    def convert(
+        self, columns: Mapping[str, NDArray], source: Path | str
+    ) -> tuple[Float[Tensor, "N 3"], Float[Tensor, "N C"]]:
+        """Make coordinates (metres) and scaled channels of columns that something else has read.
+
+        Args:
+            columns: numbers by name; known other names of a channel are understood.
+            source: where they are from, for errors.
+
+        Raises:
+            FaultySweepError: there are no points, or they hold values that are not finite or no coordinates.
+            ValueError: there is no such column: the settings are wrong, not the data.
+        """
+        names = [find_column(columns, name, source) for name in ("x", "y", "z", *self.channels)]
         table = np.stack([np.asarray(columns[name], dtype=np.float64) for name in names], 1)
         table[:, 3:] /= self.scales
         values = torch.from_numpy(table.astype(np.float32))
@@ -81,12 +96,13 @@ class PointFormat:
         if self.drop_invalid:
             values = values[finite]
         elif not bool(finite.all()):
-            raise FaultySweepError(f"{path}: {int((~finite).sum())} of {len(values)} points are not finite")
+            raise FaultySweepError(f"{source}: {int((~finite).sum())} of {len(values)} points are not finite")
         if len(values) == 0:
-            raise FaultySweepError(f"{path}: no points")
+            raise FaultySweepError(f"{source}: no points")
         if float(values[:, :3].abs().max()) > _LARGEST_COORDINATE:
             raise FaultySweepError(
-                f"{path}: coordinates beyond {_LARGEST_COORDINATE:.0f} m; are its columns really {list(self.columns)}?"
+                f"{source}: coordinates beyond {_LARGEST_COORDINATE:.0f} m; are its columns really "
+                f"{list(self.columns)}?"
             )
         return values[:, :3].contiguous(), values[:, 3:].contiguous()
 
@@ -112,11 +128,16 @@ def read_columns(path: Path, columns: tuple[str, ...]) -> dict[str, NDArray]:
         raise FaultySweepError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
-def _find(path: Path, columns: dict[str, NDArray], name: str) -> str:
+def find_column(columns: Mapping[str, NDArray], name: str, source: Path | str) -> str:
+    """Return the name under which `columns` hold a channel.
+
+    Raises:
+        ValueError: they do not.
+    """
     for candidate in _ALIASES.get(name, (name,)):
         if candidate in columns:
             return candidate
-    raise ValueError(f"{path}: no column {name!r}, it has {list(columns)}; change the dataset's channels or columns")
+    raise ValueError(f"{source}: no column {name!r}, it has {list(columns)}; change the dataset's channels or columns")
 
 
 def _read_bin(path: Path, columns: tuple[str, ...]) -> dict[str, NDArray]:
