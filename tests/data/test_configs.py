@@ -10,6 +10,7 @@ from equilidar.data.kitti_object import KittiObject
 from equilidar.data.protocols import LabelledDataset, PairDataset
 from equilidar.data.subsets import LabelledSubset
 from tests.data.fake_kitti import CAR, write_calibration, write_labels, write_object_data, write_odometry
+from tests.data.fake_nuscenes import VERSION, write_release
 from tests.data.test_pairs import write_raw
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -44,6 +45,15 @@ def test_datasets(tmp_path: Path):
     ]
     assert all(isinstance(data, PairDataset) and len(data[0].source.xyz) for data in pairs)
     assert all(isinstance(data, LabelledDataset) and len(data[0].boxes) == 1 for data in labelled)
+
+
+def test_nuscenes(tmp_path: Path):
+    write_release(tmp_path, ("scene-0061",), frames=4, every=3)
+    settings = {"root": str(tmp_path), "version": VERSION}
+    pairs, labelled = build("nuscenes", **settings), build("nuscenes_labelled", **settings)
+    assert isinstance(pairs, PairDataset) and len(pairs) == 2
+    assert isinstance(labelled, LabelledDataset) and len(labelled[1].boxes)
+    assert labelled[1].sweep.contract.channels == (*pairs[0].source.contract.channels, "time")
 
 
 @pytest.mark.parametrize(("name", "count"), [("all", 2), ("subset", 1)])

@@ -13,13 +13,17 @@ from equilidar.data.folder import FolderPairs
 from equilidar.data.kitti_odometry import KittiOdometry
 from equilidar.data.kitti_raw import KittiRaw, scan_files
 from equilidar.data.kitti_raw_labelled import KittiRawLabelled
+from equilidar.data.nuscenes import NuScenes
+from equilidar.data.nuscenes_labelled import NuScenesLabelled
+from equilidar.data.recordings import RecordedPairs
 from equilidar.structures import SweepPair
 from tests.data.fake_data import cloud, write_bin
 from tests.data.fake_kitti import CAR, write_calibration, write_labels, write_odometry, write_pose_rows
+from tests.data.fake_nuscenes import ANNOTATIONS, VERSION, write_release
 from tests.data.test_pairs import camera_poses, write_raw
 
 PACKAGE = Path(equilidar.data.__file__).parent
-PAIR_READERS = ("kitti_odometry", "kitti_raw", "folder")
+PAIR_READERS = ("kitti_odometry", "kitti_raw", "folder", "nuscenes")
 KNOWS_LABELS = {"Boxes3D", "LabelledSweep", "LabelledBatch", "ObjectAnnotations", "Detections", "labelled", "boxes"}
 DRIVE = "2011_09_26_drive_0001_sync"
 
@@ -65,6 +69,7 @@ def test_pair_readers_import_nothing_that_knows_labels():
                 todo.append(inner)
     assert {"recordings", "point_files", "poses", "ego_motion"} <= seen
     assert seen.isdisjoint({"kitti_labels", "kitti_frames", "kitti_object", "kitti_raw_labelled", "subsets"})
+    assert not [name for name in seen if "labelled" in name or "annotations" in name or name == "track_ids"]
 
 
 def annotate(folder: Path, frames: list[str]) -> None:
@@ -77,7 +82,8 @@ def annotate(folder: Path, frames: list[str]) -> None:
 
 
 def annotations(root: Path) -> list[Path]:
-    return [*root.rglob("label_2"), *root.rglob("labels"), *root.rglob("tracklet_labels.xml")]
+    tables = [path for name in ANNOTATIONS for path in root.rglob(f"{name}.json")]
+    return [*root.rglob("label_2"), *root.rglob("labels"), *root.rglob("tracklet_labels.xml"), *tables]
 
 
 def make_raw(root: Path) -> Callable[[], KittiRaw]:
@@ -100,7 +106,12 @@ def make_folder(root: Path) -> Callable[[], FolderPairs]:
     return lambda: FolderPairs(root)
 
 
-def stream(data: KittiRaw | KittiOdometry | FolderPairs) -> list:
+def make_nuscenes(root: Path) -> Callable[[], NuScenes]:
+    write_release(root, ("scene-0061",), frames=4, every=3)
+    return lambda: NuScenes(root, VERSION, "all", targets="key_frames", accumulate=2)
+
+
+def stream(data: RecordedPairs) -> list:
     pairs = [data[i] for i in range(len(data))]
     return [(p.key, p.target.timestamp, *(tensor.numpy().tobytes() for tensor in tensors(p))) for p in pairs]
 
@@ -110,7 +121,7 @@ def tensors(pair: SweepPair) -> tuple:
     return source.xyz, source.features, target.xyz, target.features, pair.target_T_source
 
 
-@pytest.mark.parametrize("make", [make_raw, make_odometry, make_folder])
+@pytest.mark.parametrize("make", [make_raw, make_odometry, make_folder, make_nuscenes])
 def test_poisoned_and_removed_annotations_change_nothing(tmp_path: Path, make: Callable):
     build = make(tmp_path)
     assert annotations(tmp_path), "nothing to poison"
@@ -126,13 +137,17 @@ def test_poisoned_and_removed_annotations_change_nothing(tmp_path: Path, make: C
     assert stream(build()) == expected
 
 
-@pytest.mark.parametrize("make", [make_raw, make_odometry])
+@pytest.mark.parametrize("make", [make_raw, make_odometry, make_nuscenes])
 def test_annotations_are_not_even_opened(tmp_path: Path, make: Callable, opened_paths: list[str]):
     build = make(tmp_path)
     opened_paths.clear()
     stream(build())
-    assert any("velodyne" in path for path in opened_paths), "the hook sees nothing"
-    assert not [path for path in opened_paths if "label" in path.removeprefix(str(tmp_path))]
+    assert any("velodyne" in path or "LIDAR_TOP" in path for path in opened_paths), "the hook sees nothing"
+    assert not [path for path in opened_paths if is_annotation(path.removeprefix(str(tmp_path)))]
+
+
+def is_annotation(path: str) -> bool:
+    return "label" in path or Path(path).stem in ANNOTATIONS
 
 
 def test_the_hook_sees_labels_being_read(tmp_path: Path, opened_paths: list[str]):
@@ -141,6 +156,12 @@ def test_the_hook_sees_labels_being_read(tmp_path: Path, opened_paths: list[str]
     opened_paths.clear()
     KittiRawLabelled(tmp_path)[0]
     assert [path for path in opened_paths if "label_2" in path]
+
+    make_nuscenes(tmp_path / "nuscenes")
+    opened_paths.clear()
+    NuScenesLabelled(tmp_path / "nuscenes", VERSION, "all")
+    read = {Path(path).stem for path in opened_paths if is_annotation(path)}
+    assert {"sample_annotation", "instance", "category", "attribute"} <= read
 
 
 def test_sample_pairs_without_and_with_annotations(samples: Path, tmp_path: Path):
