@@ -89,6 +89,7 @@ class Argoverse2(RecordedPairs):
         gap: int = 1,
         channels: list[str] | tuple[str, ...] = ("intensity",),
         scales: list[float] | tuple[float, ...] = (255.0,),
+        accumulate: int = 1,
     ) -> None:
         """List the pairs.
 
@@ -99,23 +100,12 @@ class Argoverse2(RecordedPairs):
             gap: sweeps from source to target.
             channels: see `Argoverse2Sweeps`.
             scales: see `PointFormat`.
+            accumulate: see `RecordedPairs`.
         """
         self.logs = find_logs(Path(root), splits, logs)
-        runs = [run for log in self.logs for run in self._runs(log)]
-        super().__init__("argoverse2", runs, Argoverse2Sweeps(tuple(channels), tuple(scales)), gap)
-
-    def _runs(self, log: Path) -> list[Run]:
-        frames = log_frames(log)
-        table = log / "city_SE3_egovehicle.feather"
-        poses = read_ego_poses(table)
-        posed = [frame for frame in frames if frame.number in poses]
-        if not posed:
-            raise ValueError(f"{table}: no pose at the time of any of the {len(frames)} sweeps; download it again")
-        if len(posed) < len(frames):
-            _LOG.warning(
-                "%s: %d of %d sweeps have no pose and are left out", table, len(frames) - len(posed), len(frames)
-            )
-        return split_runs(posed, np.stack([poses[frame.number] for frame in posed]), max_step=_LONGEST_STEP)
+        runs = [run for log in self.logs for run in log_runs(log)]
+        reader = Argoverse2Sweeps(tuple(channels), tuple(scales))
+        super().__init__("argoverse2", runs, reader, gap, accumulate=accumulate)
 
 
 def find_logs(root: Path, splits: list[str] | tuple[str, ...], names: list[str] | tuple[str, ...] | None) -> list[Path]:
@@ -154,6 +144,24 @@ def log_frames(log: Path) -> list[Frame]:
     """Return the sweeps of a log, by time."""
     files = [path for path in point_files(log / "sensors" / "lidar", (".feather",)) if path.stem.isdigit()]
     return [Frame(f"argoverse2/{log.name}/{path.stem}", path, int(path.stem), int(path.stem) * 1e-9) for path in files]
+
+
+def log_runs(log: Path) -> list[Run]:
+    """Return the sweeps of a log that have a pose, cut where one is missing.
+
+    Raises:
+        FileNotFoundError: the log has no pose table.
+        ValueError: it cannot be read, or covers none of the sweeps.
+    """
+    frames = log_frames(log)
+    table = log / "city_SE3_egovehicle.feather"
+    poses = read_ego_poses(table)
+    posed = [frame for frame in frames if frame.number in poses]
+    if not posed:
+        raise ValueError(f"{table}: no pose at the time of any of the {len(frames)} sweeps; download it again")
+    if len(posed) < len(frames):
+        _LOG.warning("%s: %d of %d sweeps have no pose and are left out", table, len(frames) - len(posed), len(frames))
+    return split_runs(posed, np.stack([poses[frame.number] for frame in posed]), max_step=_LONGEST_STEP)
 
 
 def read_ego_poses(path: Path) -> dict[int, NDArray[np.float64]]:

@@ -8,10 +8,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from equilidar.data.argoverse2 import Argoverse2Sweeps, find_logs, log_frames, read_ego_poses
+from equilidar.data.accumulation import accumulated_contract
+from equilidar.data.argoverse2 import Argoverse2Sweeps, find_logs, log_runs, read_ego_poses
 from equilidar.data.feather import POSE_COLUMNS, read_feather, rigid_transforms
 from equilidar.data.listing import files_hash
-from equilidar.data.recordings import Frame
+from equilidar.data.recordings import Run, read_sweep
+from equilidar.data.track_ids import track_number
 from equilidar.structures import Boxes3D, LabelledSweep, SensorContract, Sweep
 
 # The 26 categories that are evaluated, the most frequent first as the data set's paper lists them.
@@ -56,7 +58,7 @@ class Argoverse2Objects:
     Attributes:
         timestamp_ns: (M,) time of the sweep.
         category: (M,) names.
-        track: (M,) number of the track in the log, by the order of its uuids.
+        track: (M,) number of the track's uuid.
         size: (M, 3) length, width, height, metres.
         ego_T_object: (M, 4, 4) in the ego frame of the sweep's time.
         velocity: (M, 3) metres per second over ground, axes of the ego frame; NaN where a track has no neighbour.
@@ -89,7 +91,8 @@ class Argoverse2Objects:
         unknown = sorted(set(table["category"]) - {*CLASS_NAMES, *_OTHER_CATEGORIES})
         if unknown:
             raise ValueError(f"{path}: unknown category {', '.join(map(repr, unknown))}; Argoverse 2 has no such class")
-        track = np.unique(table["track_uuid"].astype(str), return_inverse=True)[1].astype(np.int64)
+        uuids, rows = np.unique(table["track_uuid"].astype(str), return_inverse=True)
+        track = np.array([track_number(uuid) for uuid in uuids.tolist()], dtype=np.int64)[rows]
         poses = rigid_transforms(table, path)
         times = table["timestamp_ns"].astype(np.int64)
         return cls(
@@ -123,7 +126,7 @@ class Argoverse2Labelled:
     """Annotated sweeps with boxes, velocities (from the annotations before and after) and track numbers.
 
     Attributes:
-        frames: annotated sweeps.
+        frames: of annotated sweeps: log, run and position in it.
         class_names: classes that are kept, in the order of their label index.
         min_points: boxes with fewer annotated LiDAR points are left out.
 
@@ -141,6 +144,7 @@ class Argoverse2Labelled:
         min_points: int = 1,
         channels: list[str] | tuple[str, ...] = ("intensity",),
         scales: list[float] | tuple[float, ...] = (255.0,),
+        accumulate: int = 1,
     ) -> None:
         """List the sweeps.
 
@@ -152,6 +156,7 @@ class Argoverse2Labelled:
             min_points: 1 is what the official evaluation asks for.
             channels: see `Argoverse2Sweeps`.
             scales: see `PointFormat`.
+            accumulate: see `RecordedPairs`.
         """
         unknown = [name for name in class_names if name not in (*CLASS_NAMES, *_OTHER_CATEGORIES)]
         if unknown or not class_names or len(set(class_names)) != len(class_names):
@@ -162,11 +167,13 @@ class Argoverse2Labelled:
         self.class_names = tuple(class_names)
         self.min_points = min_points
         self._reader = Argoverse2Sweeps(tuple(channels), tuple(scales))
-        self.contract: SensorContract = self._reader.contract
+        single = self._reader.contract
+        self.contract: SensorContract = single if accumulate == 1 else accumulated_contract(single)
+        self._accumulate = accumulate
         self._log_in_memory: tuple[Path, Argoverse2Objects] | None = None
         logs_found = find_logs(Path(root), splits, logs)
-        self.frames = [(log, frame) for log in logs_found for frame in _annotated_frames(log)]
-        self.keys = [frame.key for _, frame in self.frames]
+        self.frames = [entry for log in logs_found for entry in _annotated_frames(log)]
+        self.keys = [run.frames[place].key for _, run, place in self.frames]
         if not self.frames:
             raise ValueError(
                 f"none of the sweeps of {len(logs_found)} logs under {root} is annotated; set dataset.root"
@@ -181,34 +188,35 @@ class Argoverse2Labelled:
 
     def sweep(self, index: int) -> Sweep:
         """Return sweep `index`."""
-        frame = self.frames[index][1]
-        xyz, features = self._reader.read(frame)
-        return Sweep(xyz, features, self.contract, frame.key, frame.timestamp)
+        _, run, place = self.frames[index]
+        return read_sweep(run, place, self._reader, self._accumulate)
 
     def objects(self, index: int) -> Argoverse2Objects:
         """Return the annotations of sweep `index` that become boxes, with their point counts."""
-        log, frame = self.frames[index]
+        log, run, place = self.frames[index]
         if self._log_in_memory is None or self._log_in_memory[0] != log:
             self._log_in_memory = (log, Argoverse2Objects.read(log))
         objects = self._log_in_memory[1]
-        kept = (objects.timestamp_ns == frame.number) & (objects.num_points >= self.min_points)
+        kept = (objects.timestamp_ns == run.frames[place].number) & (objects.num_points >= self.min_points)
         return objects.select(kept & np.isin(objects.category.astype(str), self.class_names))
 
     def provenance(self) -> dict[str, Any]:
         """Return what identifies the data; the hash covers names and sizes of sweeps and annotations."""
-        tables = dict.fromkeys(log / "annotations.feather" for log, _ in self.frames)
+        tables = dict.fromkeys(log / "annotations.feather" for log, _, _ in self.frames)
+        sweeps = [run.frames[place].path for _, run, place in self.frames]
         return {
             "name": self.name,
             "num_samples": len(self),
             "class_names": list(self.class_names),
             "min_points": self.min_points,
-            "hash": files_hash(self.keys, [*(frame.path for _, frame in self.frames), *tables]),
+            "accumulate": self._accumulate,
+            "hash": files_hash(self.keys, [*sweeps, *tables]),
         }
 
 
-def _annotated_frames(log: Path) -> list[Frame]:
+def _annotated_frames(log: Path) -> list[tuple[Path, Run, int]]:
     times = set(read_feather(log / "annotations.feather", ("timestamp_ns",))["timestamp_ns"].tolist())
-    return [frame for frame in log_frames(log) if frame.number in times]
+    return [(log, run, i) for run in log_runs(log) for i, frame in enumerate(run.frames) if frame.number in times]
 
 
 def _velocities(

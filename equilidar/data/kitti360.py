@@ -45,6 +45,7 @@ class Kitti360(RecordedPairs):
         drives: list[str] | tuple[str, ...] | None = None,
         gap: int = 1,
         cache_dir: str | Path | None = None,
+        accumulate: int = 1,
     ) -> None:
         """List the pairs.
 
@@ -53,6 +54,7 @@ class Kitti360(RecordedPairs):
             drives: names ("2013_05_28_drive_0000_sync", or without "_sync"); None for all.
             gap: frames from source to target.
             cache_dir: for estimated poses; see `EgoMotion`.
+            accumulate: see `RecordedPairs`.
         """
         self.root = require_folder(Path(root), "KITTI-360 data", "dataset.root")
         above = require_folder(self.root / "data_3d_raw", "KITTI-360 sweeps", "dataset.root")
@@ -63,7 +65,7 @@ class Kitti360(RecordedPairs):
         self.num_without_pose = 0
         runs = [run for folder in folders if folder.name in self.choice.used for run in self._runs(folder)]
         ego_motion = EgoMotion(None if cache_dir is None else Path(cache_dir))
-        super().__init__("kitti360", runs, PointFileReader(), gap, ego_motion)
+        super().__init__("kitti360", runs, PointFileReader(), gap, ego_motion, accumulate=accumulate)
 
     def provenance(self) -> dict[str, Any]:
         """Return what identifies the data."""

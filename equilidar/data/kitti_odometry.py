@@ -43,6 +43,7 @@ class KittiOdometry(RecordedPairs):
         devkit_mapping: str | Path | None = None,
         validation_list: str | Path | None = None,
         cache_dir: str | Path | None = None,
+        accumulate: int = 1,
     ) -> None:
         """List the pairs.
 
@@ -54,6 +55,7 @@ class KittiOdometry(RecordedPairs):
             devkit_mapping: see `ValidationGuard`.
             validation_list: see `ValidationGuard`.
             cache_dir: for estimated poses; see `EgoMotion`.
+            accumulate: see `RecordedPairs`.
         """
         self.root = require_folder(Path(root), "KITTI odometry data", "dataset.root")
         above = require_folder(self.root / "sequences", "KITTI odometry data", "dataset.root")
@@ -62,7 +64,7 @@ class KittiOdometry(RecordedPairs):
         self.choice = guard.choose({name: odometry_recording(name) for name in names})
         runs = [run for name in names if name in self.choice.used for run in self._runs(above / name)]
         ego_motion = EgoMotion(None if cache_dir is None else Path(cache_dir))
-        super().__init__(self.dataset_name, runs, PointFileReader(), gap, ego_motion)
+        super().__init__(self.dataset_name, runs, PointFileReader(), gap, ego_motion, accumulate=accumulate)
 
     def provenance(self) -> dict[str, Any]:
         """Return what identifies the data."""

@@ -43,6 +43,7 @@ class KittiRaw(RecordedPairs):
         devkit_mapping: str | Path | None = None,
         validation_list: str | Path | None = None,
         cache_dir: str | Path | None = None,
+        accumulate: int = 1,
     ) -> None:
         """List the pairs.
 
@@ -54,13 +55,14 @@ class KittiRaw(RecordedPairs):
             devkit_mapping: see `ValidationGuard`.
             validation_list: see `ValidationGuard`.
             cache_dir: for estimated poses; see `EgoMotion`.
+            accumulate: see `RecordedPairs`.
         """
         folders = find_drives(Path(root), drives)
         guard = ValidationGuard(allow_validation_drives, devkit_mapping, validation_list)
         self.choice = guard.choose({folder.name: drive_of(folder.name) for folder in folders})
         runs = [run for folder in folders if folder.name in self.choice.used for run in _runs(folder)]
         ego_motion = EgoMotion(None if cache_dir is None else Path(cache_dir))
-        super().__init__("kitti_raw", runs, PointFileReader(), gap, ego_motion)
+        super().__init__("kitti_raw", runs, PointFileReader(), gap, ego_motion, accumulate=accumulate)
 
     def provenance(self) -> dict[str, Any]:
         """Return what identifies the data."""

@@ -80,6 +80,7 @@ class Once(RecordedPairs):
         sequences: list[str] | tuple[str, ...] | None = None,
         gap: int = 1,
         intensity_scale: float = 255.0,
+        accumulate: int = 1,
     ) -> None:
         """List the pairs.
 
@@ -90,11 +91,12 @@ class Once(RecordedPairs):
             sequences: names ("000076"), instead of splits.
             gap: frames (half seconds) from source to target.
             intensity_scale: see `OnceSweeps`.
+            accumulate: see `RecordedPairs`.
         """
         folders = find_sequences(Path(root), splits, sequences)
         self.sequences = [folder.name for folder in folders]
         runs = [run for folder in folders for run in _runs(folder)]
-        super().__init__("once", runs, OnceSweeps(float(intensity_scale)), gap)
+        super().__init__("once", runs, OnceSweeps(float(intensity_scale)), gap, accumulate=accumulate)
 
 
 def find_sequences(root: Path, splits: Iterable[str], names: Iterable[str] | None) -> list[Path]:

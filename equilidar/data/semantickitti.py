@@ -35,6 +35,7 @@ class SemanticKitti(KittiOdometry):
         devkit_mapping: str | Path | None = None,
         validation_list: str | Path | None = None,
         cache_dir: str | Path | None = None,
+        accumulate: int = 1,
     ) -> None:
         """List the pairs.
 
@@ -47,6 +48,7 @@ class SemanticKitti(KittiOdometry):
             devkit_mapping: see `ValidationGuard`.
             validation_list: see `ValidationGuard`.
             cache_dir: for estimated poses; see `EgoMotion`.
+            accumulate: see `RecordedPairs`.
         """
         if sequences is None:
             unknown = [split for split in splits if split not in SPLITS]
@@ -54,4 +56,6 @@ class SemanticKitti(KittiOdometry):
                 raise ValueError(f"dataset.splits must be of {', '.join(SPLITS)}, got {list(splits)}")
             listed = [name for split in splits for name in SPLITS[split]]
             sequences = [name for name in listed if (Path(root) / "sequences" / name).is_dir()] or listed[:1]
-        super().__init__(root, sequences, gap, allow_validation_drives, devkit_mapping, validation_list, cache_dir)
+        super().__init__(
+            root, sequences, gap, allow_validation_drives, devkit_mapping, validation_list, cache_dir, accumulate
+        )

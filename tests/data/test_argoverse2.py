@@ -149,6 +149,14 @@ def test_classes_and_point_counts_select_boxes(tmp_path: Path):
     assert set(some[0].boxes.label.tolist()) <= {0, 1}
 
 
+def test_accumulated_sweeps_keep_their_boxes(tmp_path: Path):
+    write_simulated_log(tmp_path)
+    one, three = (Argoverse2Labelled(tmp_path, accumulate=number) for number in (1, 3))
+    assert three.contract.channels == ("intensity", "time") == Argoverse2(tmp_path, accumulate=3).contract.channels
+    assert len(three[2].sweep.xyz) == sum(len(one.sweep(i).xyz) for i in range(3))
+    assert torch.equal(three[2].boxes.center, one[2].boxes.center)
+
+
 def test_label_errors(tmp_path: Path):
     write_static_log(tmp_path, 2)
     with pytest.raises(FileNotFoundError, match=r"annotations\.feather"):
