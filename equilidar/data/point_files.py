@@ -23,7 +23,7 @@ _LARGEST_COORDINATE = 1e4
 
 _ALIASES = {
     "intensity": ("intensity", "reflectance", "reflectivity", "scalar_intensity", "scalar_Intensity", "i"),
-    "time": ("time", "t", "timestamp", "offset_time"),
+    "time": ("time", "t", "timestamp", "time_stamp", "offset_time", "time_offset"),
     "ring": ("ring", "line", "channel", "laser_number"),
 }
 
