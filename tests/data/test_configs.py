@@ -11,6 +11,7 @@ from equilidar.data.protocols import LabelledDataset, PairDataset
 from equilidar.data.subsets import LabelledSubset
 from tests.data.fake_kitti import CAR, write_calibration, write_labels, write_object_data, write_odometry
 from tests.data.fake_nuscenes import VERSION, write_release
+from tests.data.fake_waymo import write_segments
 from tests.data.test_pairs import write_raw
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -54,6 +55,14 @@ def test_nuscenes(tmp_path: Path):
     assert isinstance(pairs, PairDataset) and len(pairs) == 2
     assert isinstance(labelled, LabelledDataset) and len(labelled[1].boxes)
     assert labelled[1].sweep.contract.channels == (*pairs[0].source.contract.channels, "time")
+
+
+def test_waymo(tmp_path: Path):
+    write_segments(tmp_path, ("100_000",), frames=2)
+    pairs, labelled = build("waymo", root=str(tmp_path)), build("waymo_labelled", root=str(tmp_path))
+    assert isinstance(pairs, PairDataset) and len(pairs) == 1
+    assert isinstance(labelled, LabelledDataset) and len(labelled[1].boxes)
+    assert labelled[1].sweep.contract == pairs[0].source.contract
 
 
 @pytest.mark.parametrize(("name", "count"), [("all", 2), ("subset", 1)])
