@@ -12,8 +12,8 @@ from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from equilidar.data.simulator.classes import SEMANTICS
-from equilidar.data.simulator.dataset import SimulatedSweeps
 from equilidar.data.simulator.sweep import SimulatedSweep
+from tests.data.simulated import simulate
 
 VERSION = "v1.0-mini"
 CATEGORIES = {
@@ -24,7 +24,7 @@ CATEGORIES = {
     "Cyclist": "vehicle.bicycle",
     "Nothing of the challenge": "human.pedestrian.stroller",
 }
-SMALL = {"name": "hdl32e", "azimuth_steps": 60, "beam_stride": 4, "rate": 20.0}
+RATE = 20.0
 ANNOTATIONS = ("sample_annotation", "instance", "category", "attribute", "visibility")
 
 # The sensor's axes: x right, y forward. In simulated sweeps x is forward and y left.
@@ -80,7 +80,6 @@ def write_release(
     sensor: dict[str, Any] | None = None,
 ) -> Release:
     """Write `frames` sweeps of each scene, every `every`-th of them a key frame."""
-    simulator = SimulatedSweeps(sensor or SMALL, len(scenes), frames, seed=5, cache_scenes=2)
     release = Release(root)
     tables = release.tables
     tables["log"].append({"token": token("log"), "logfile": "n", "vehicle": "n", "date_captured": "d", "location": "l"})
@@ -99,13 +98,14 @@ def write_release(
     tables["attribute"].append({"token": token("parked"), "name": "vehicle.parked", "description": ""})
     tables["visibility"].append({"token": "4", "level": "v80-100", "description": ""})
     for number, scene in enumerate(scenes):
-        _write_scene(release, simulator, number, scene, frames, every)
+        sweeps = [simulate(number, frame, RATE, sensor) for frame in range(frames)]
+        _write_scene(release, number, scene, sweeps, every)
     release.save()
     return release
 
 
-def _write_scene(release: Release, simulator: SimulatedSweeps, number: int, scene: str, frames: int, every: int):
-    tables = release.tables
+def _write_scene(release: Release, number: int, scene: str, sweeps: list[SimulatedSweep], every: int) -> None:
+    tables, frames = release.tables, len(sweeps)
     keys = list(range(0, frames, every))
     sample_tokens = {frame: token(scene, "sample", frame) for frame in keys}
     samples = list(sample_tokens.values())
@@ -115,8 +115,7 @@ def _write_scene(release: Release, simulator: SimulatedSweeps, number: int, scen
     )  # fmt: skip
     start = START + 100_000_000 * number
     seen: dict[int, list[dict]] = {}
-    for frame in range(frames):
-        simulated = simulator.simulate(number * frames + frame)
+    for frame, simulated in enumerate(sweeps):
         time = start + round(simulated.timestamp * 1e6)
         is_key = frame in sample_tokens
         sample = sample_tokens[next((key for key in keys if key >= frame), keys[-1])]

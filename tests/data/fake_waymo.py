@@ -10,10 +10,11 @@ import numpy as np
 from waymo_open_dataset import dataset_pb2
 
 from equilidar.data.simulator.classes import SEMANTICS
-from equilidar.data.simulator.dataset import SimulatedSweeps
+from equilidar.data.simulator.sensor import Sensor
 from equilidar.data.simulator.sweep import SimulatedSweep
+from tests.data.simulated import sensor_of, simulate
 
-SMALL = {"name": "hdl32e", "azimuth_steps": 60, "beam_stride": 4}
+RATE = 10.0
 TYPES = {"Car": 1, "Van": 1, "Truck": 1, "Pedestrian": 2, "Cyclist": 4}
 START = 1_550_083_467_000_000
 HEIGHT = 1.73
@@ -67,10 +68,9 @@ def write_segments(
     change: Callable[[dataset_pb2.Frame], None] | None = None,
 ) -> list[list[SimulatedSweep]]:
     """Write a file for each segment; return what was simulated."""
-    simulator = SimulatedSweeps(sensor or SMALL, len(segments), frames, seed=7, cache_scenes=len(segments))
-    simulated = [[simulator.simulate(s * frames + f) for f in range(frames)] for s in range(len(segments))]
+    simulated = [[simulate(s, f, RATE, sensor) for f in range(frames)] for s in range(len(segments))]
     for number, (segment, sweeps) in enumerate(zip(segments, simulated, strict=True)):
-        messages = [make_frame(segment, sweep, simulator, number) for sweep in sweeps]
+        messages = [make_frame(segment, sweep, sensor_of(RATE, sensor), number) for sweep in sweeps]
         for message in messages:
             if change is not None:
                 change(message)
@@ -87,14 +87,14 @@ def world_T_vehicle(sweep: SimulatedSweep) -> np.ndarray:
     return offset @ sweep.world_T_sensor @ sensor_T_vehicle
 
 
-def make_frame(segment: str, sweep: SimulatedSweep, simulator: SimulatedSweeps, number: int = 0) -> dataset_pb2.Frame:
+def make_frame(segment: str, sweep: SimulatedSweep, sensor: Sensor, number: int = 0) -> dataset_pb2.Frame:
     frame = dataset_pb2.Frame()
     frame.context.name = segment
     frame.timestamp_micros = START + 60_000_000 * number + round(sweep.timestamp * 1e6)
     pose = world_T_vehicle(sweep)
     frame.pose.transform.extend(pose.flatten().tolist())
     frame.images.add(name=1, image=bytes(np.random.default_rng(0).integers(0, 256, 20_000, dtype=np.uint8)))
-    _add_top(frame, sweep, simulator, pose)
+    _add_top(frame, sweep, sensor, pose)
     for lidar in (5, 2, 4, 3):
         _add_near_lidar(frame, lidar)
     _add_labels(frame, sweep, pose)
@@ -107,8 +107,7 @@ def matrix(array: np.ndarray) -> bytes:
     return zlib.compress(message.SerializeToString())
 
 
-def _add_top(frame: dataset_pb2.Frame, sweep: SimulatedSweep, simulator: SimulatedSweeps, pose: np.ndarray) -> None:
-    sensor = simulator.sensor
+def _add_top(frame: dataset_pb2.Frame, sweep: SimulatedSweep, sensor: Sensor, pose: np.ndarray) -> None:
     calibration = frame.context.laser_calibrations.add(name=1)
     calibration.beam_inclinations.extend(np.radians(sensor.elevation).tolist())
     extrinsic = np.eye(4)
