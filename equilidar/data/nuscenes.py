@@ -66,12 +66,15 @@ class NuScenesPoints:
         Raises:
             FaultySweepError: the file is missing, truncated, empty, of other columns, or holds what is not finite.
         """
-        xyz, values = _FILES.read(frame.path)
+        try:
+            xyz, values = _FILES.read(frame.path)
+        except FaultySweepError as error:
+            raise FaultySweepError(f"{error}; unpack it from its archive again") from error
         ring = values[:, 1]
         if bool(((ring < 0) | (ring >= _NUM_RINGS) | (ring != ring.round())).any()):
             raise FaultySweepError(
                 f"{frame.path}: its fifth column is no ring number (0..{_NUM_RINGS - 1}); nuScenes's files have five "
-                "float32 columns x, y, z, intensity, ring: download it again"
+                "float32 columns x, y, z, intensity, ring: unpack it from its archive again"
             )
         kept = (xyz[:, :2].abs() >= self.ego_radius).any(1)
         if not bool(kept.any()):

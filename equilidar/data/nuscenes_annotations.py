@@ -150,7 +150,9 @@ def _read_annotations(
             of_sample.append(sys.intern(row["sample_token"]))
         except (KeyError, TypeError, ValueError) as error:
             reason = f"{type(error).__name__}: {error}"
-            raise ValueError(f"{path}: annotation {row['token']} fits no table or column ({reason})") from error
+            raise ValueError(
+                f"{path}: annotation {row['token']} fits no table or column ({reason}); download them again"
+            ) from error
     if any(len(row) != 12 or not np.isfinite(row).all() for row in numbers):
         raise ValueError(f"{path}: an annotation's numbers are not all there, or not finite; download the table again")
     tokens, instances, categories, classes, attributes = (tuple(row[i] for row in texts) for i in range(5))

@@ -77,7 +77,9 @@ class WaymoPoints:
         except FaultySweepError as error:
             raise FaultySweepError(f"{frame.path}, {frame.key}: {error}") from error
         if not any(len(part.xyz) for part in found):
-            raise FaultySweepError(f"{frame.path}, {frame.key}: no points of {', '.join(self.lidars)}")
+            raise FaultySweepError(
+                f"{frame.path}, {frame.key}: no points of {', '.join(self.lidars)}; set dataset.lidars"
+            )
         return found
 
     def points(self, found: Sequence[LidarReturn]) -> tuple[Float[Tensor, "N 3"], Float[Tensor, "N C"]]:

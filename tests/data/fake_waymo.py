@@ -59,6 +59,19 @@ def read_records(path: Path) -> list[bytes]:
     return contents
 
 
+def rewrite(path: Path, number: int, change: Callable[[dataset_pb2.Frame], object]) -> None:
+    """Let `change` edit the message of record `number`."""
+    contents = read_records(path)
+    message = dataset_pb2.Frame.FromString(contents[number])
+    change(message)
+    contents[number] = message.SerializeToString()
+    write_records(path, contents)
+
+
+def no_lasers(frame: dataset_pb2.Frame) -> None:
+    del frame.lasers[:]
+
+
 def write_segments(
     root: Path,
     segments: tuple[str, ...] = ("100_000", "200_000"),

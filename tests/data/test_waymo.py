@@ -26,7 +26,9 @@ from tests.data.fake_waymo import (
     START,
     ZONE_BEYOND,
     matrix,
+    no_lasers,
     read_records,
+    rewrite,
     world_T_vehicle,
     write_records,
     write_segments,
@@ -51,15 +53,6 @@ def copy(root: Path, simulated: list, tmp_path: Path) -> Path:
 
 def segment(root: Path, number: int = 0) -> Path:
     return sorted((root / "training").glob("*.tfrecord"))[number]
-
-
-def rewrite(path: Path, number: int, change: Any) -> None:
-    """Let `change` edit the message of record `number`."""
-    contents = read_records(path)
-    message = dataset_pb2.Frame.FromString(contents[number])
-    change(message)
-    contents[number] = message.SerializeToString()
-    write_records(path, contents)
 
 
 def points_by_hand(frame: dataset_pb2.Frame) -> list[tuple[float, ...]]:
@@ -232,10 +225,6 @@ def test_corrupt_records_are_faulty_sweeps(copy: Path):
         data.sweep(1)
 
 
-def no_points(frame: dataset_pb2.Frame) -> None:
-    del frame.lasers[:]
-
-
 def not_finite(frame: dataset_pb2.Frame) -> None:
     image = np.full((8, 60, 4), np.nan, np.float32)
     frame.lasers[0].ri_return1.range_image_compressed = matrix(image)
@@ -264,7 +253,7 @@ def pixel_poses(frame: dataset_pb2.Frame) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (no_points, "no points of TOP, FRONT"),
+        (no_lasers, "no points of TOP, FRONT"),
         (not_finite, "lidar TOP, return 1: 1920 numbers are not finite"),
         (columns, r"1440 numbers of shape \(8, 60, 3\), expected H x W x 4"),
         (compression, "lidar TOP, return 1: no range image"),
