@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,14 @@ class Release:
     tables: dict[str, list[dict]] = field(default_factory=lambda: {name: [] for name in TABLES})
     sweeps: dict[str, SimulatedSweep] = field(default_factory=dict)
     poses: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def copy(self, root: Path) -> "Release":
+        """Return a release with tables of its own, over the same sweeps."""
+        for name in ("samples", "sweeps", "maps"):
+            (root / name).symlink_to(self.root / name)
+        copied = Release(root, json.loads(json.dumps(self.tables)), self.sweeps, self.poses)
+        copied.save()
+        return copied
 
     def save(self, *names: str) -> None:
         folder = self.root / VERSION
@@ -152,6 +161,16 @@ def _write_scene(release: Release, number: int, scene: str, sweeps: list[Simulat
         for before, after in itertools.pairwise(rows):
             before["next"], after["prev"] = after["token"], before["token"]
             after.pop("category_token")
+
+
+def edit(table: str, change: Callable[[list[dict]], object]) -> Callable[[Release], None]:
+    """Return what lets `change` edit the rows of a table, and saves it."""
+
+    def apply(release: Release) -> None:
+        change(release.tables[table])
+        release.save(table)
+
+    return apply
 
 
 def nuscenes_points(simulated: SimulatedSweep) -> np.ndarray:

@@ -59,6 +59,10 @@ def read_records(path: Path) -> list[bytes]:
     return contents
 
 
+def segment_file(root: Path, number: int = 0) -> Path:
+    return sorted((root / "training").glob("*.tfrecord"))[number]
+
+
 def rewrite(path: Path, number: int, change: Callable[[dataset_pb2.Frame], object]) -> None:
     """Let `change` edit the message of record `number`."""
     contents = read_records(path)

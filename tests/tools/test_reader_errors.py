@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.data.fake_nuscenes import VERSION, Release, write_release
+from tests.data.fake_nuscenes import VERSION, Release, edit, write_release
 from tests.data.fake_waymo import no_lasers, read_records, rewrite, write_records, write_segments
 from tests.tools.forked import Done, run_forked
 
@@ -23,14 +23,6 @@ def set_points(release: Release, change: Callable[[np.ndarray], np.ndarray]) -> 
     path = first_sweep(release)
     points = np.fromfile(path, "<f4").reshape(-1, 5)
     path.write_bytes(change(points).astype("<f4").tobytes())
-
-
-def edit(table: str, change: Callable[[list[dict]], object]) -> Callable[[Release], None]:
-    def apply(release: Release) -> None:
-        change(release.tables[table])
-        release.save(table)
-
-    return apply
 
 
 def cut(path: Path, count: int) -> None:
@@ -55,7 +47,7 @@ NUSCENES: dict[str, tuple[Callable[[Release], object], str, list[str], tuple[str
                         ("sample_data.json", "occurs twice", "download")),
     "uncovered": (edit("ego_pose", lambda t: t.__delitem__(slice(0, 4))), "nuscenes", [],
                   ("ego_pose.json", "no pose for", "download")),
-    "missing sweep": (lambda r: first_sweep(r).unlink(), "nuscenes", [], ("samples/LIDAR_TOP", "cannot be read", UNPACK)),
+    "missing sweep": (lambda r: first_sweep(r).unlink(), "nuscenes", [], ("LIDAR_TOP", "cannot be read", UNPACK)),
     "truncated sweep": (lambda r: cut(first_sweep(r), 7), "nuscenes", [], ("samples/LIDAR_TOP", TRUNCATED, UNPACK)),
     "columns": (lambda r: set_points(r, lambda p: p[: len(p) // 5 * 5, :4]), "nuscenes", [],
                 ("samples/LIDAR_TOP", "no ring number", UNPACK)),
@@ -80,7 +72,8 @@ WAYMO: dict[str, tuple[Callable[[Path], object], str, list[str], tuple[str, ...]
                 (".tfrecord", "lacks a Waymo frame's name, time or pose", "download")),
     "duplicate": (lambda path: write_records(path, [read_records(path)[0]] * 2), "waymo", [],
                   (".tfrecord", "occurs twice", "download")),
-    "empty sweep": (lambda path: rewrite(path, 0, no_lasers), "waymo", [], (".tfrecord", "no points", "dataset.lidars")),
+    "empty sweep": (lambda path: rewrite(path, 0, no_lasers), "waymo", [],
+                    (".tfrecord", "no points", "dataset.lidars")),
     "unknown class": (lambda path: None, "waymo_labelled", ["dataset.class_names=[Tram]"],
                       ("dataset.class_names", "Tram", "Vehicle")),
 }  # fmt: skip
