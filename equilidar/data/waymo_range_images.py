@@ -51,6 +51,7 @@ def frame_points(
     """
     lasers = {laser.name: laser for laser in frame.lasers}
     calibrations = {calibration.name: calibration for calibration in frame.context.laser_calibrations}
+    poses: NDArray[np.float32] | None = None
     found = []
     for number in sorted(returns):
         for lidar in sorted(lidars, key=LIDARS.__getitem__):
@@ -61,19 +62,17 @@ def frame_points(
             if LIDARS[lidar] not in calibrations:
                 raise FaultySweepError(f"{where}: no calibration of this lidar in the frame")
             image = _decode(compressed, 4, where)
-            poses = None
+            rows, columns = np.nonzero(image[..., RANGE] > 0)
+            values = image[rows, columns]
+            xyz = _cartesian(values[:, RANGE], rows, columns, calibrations[LIDARS[lidar]], image.shape, where)
             if lidar == "TOP":
-                # Stored with the first return, good for both.
-                poses = _decode(laser.ri_return1.range_image_pose_compressed, 6, f"{where}, poses")
+                if poses is None:
+                    # Stored with the first return, good for both.
+                    poses = _decode(laser.ri_return1.range_image_pose_compressed, 6, f"{where}, poses")
                 if poses.shape[:2] != image.shape[:2]:
                     raise FaultySweepError(f"{where}: {poses.shape} poses for an image of {image.shape}")
-            rows, columns = np.nonzero(image[..., RANGE] > 0)
-            xyz = _cartesian(
-                image[rows, columns, RANGE], rows, columns, calibrations[LIDARS[lidar]], image.shape, where
-            )
-            if poses is not None:
                 xyz = _at_frame_time(xyz, poses[rows, columns], np.reshape(frame.pose.transform, (4, 4)))
-            found.append(LidarReturn(lidar, number, image.shape, xyz, image[rows, columns]))
+            found.append(LidarReturn(lidar, number, image.shape, xyz, values))
     return found
 
 

@@ -4,6 +4,7 @@ import math
 import pickle
 import shutil
 import sys
+import tracemalloc
 import zlib
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,22 @@ def test_it_goes_to_a_worker(root: Path, simulated: list):
     data = Waymo(root)
     sent = pickle.loads(pickle.dumps(data))
     assert torch.equal(sent[3].target.xyz, data[3].target.xyz) and sent.provenance() == data.provenance()
+
+
+def test_memory_holds_one_record_at_most(tmp_path: Path):
+    """Listing holds none, reading one: a segment of the full size has 198 records, a gigabyte."""
+    write_segments(tmp_path, ("100_000",), frames=2, change=lambda f: f.images.add(name=2, image=bytes(3_000_000)))
+
+    def peak(work: Any) -> float:
+        tracemalloc.start()
+        result = work()
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return most if result is not None else 0.0
+
+    data = Waymo(tmp_path)
+    assert 0 < peak(lambda: Waymo(tmp_path)) < 1e6
+    assert 3e6 < peak(lambda: data.sweep(0)) < 5e6
 
 
 def test_a_missing_frame_cuts_the_segment(copy: Path):
