@@ -21,7 +21,8 @@ def read_feather(path: Path, columns: tuple[str, ...], optional: tuple[str, ...]
     if not path.is_file():
         raise FileNotFoundError(f"no feather file {path}")
     try:
-        table = feather.read_table(path, memory_map=False)
+        with path.open("rb") as file:
+            table = feather.read_table(file)
     except (pa.ArrowException, OSError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise FaultySweepError(f"{path}: cannot be read as feather, download it again ({first})") from error

@@ -93,6 +93,7 @@ class Contents:
         tf: (time, parent, child, matrix) of moving transforms.
         static: (parent, child, matrix).
         odometry: by topic: (time, frame, child, matrix).
+        texts: by topic: time and text of std_msgs/String messages, which no reader asks for.
     """
 
     clouds: dict[str, list[tuple[int, Cloud]]]
@@ -100,6 +101,7 @@ class Contents:
     tf: list[tuple[int, str, str, np.ndarray]] = field(default_factory=list)
     static: list[tuple[str, str, np.ndarray]] = field(default_factory=list)
     odometry: dict[str, list[tuple[int, str, str, np.ndarray]]] = field(default_factory=dict)
+    texts: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
 
     def messages(self, store: Any, ros1: bool) -> Iterator[tuple[int, str, str, Any]]:
         """Yield time, topic, type and message, by time."""
@@ -145,6 +147,8 @@ class Contents:
             found.append((time, "/tf", "tf2_msgs/msg/TFMessage", message))
         for topic, rows in self.odometry.items():
             found += [(row[0], topic, "nav_msgs/msg/Odometry", odometry(*row)) for row in rows]
+        for topic, lines in self.texts.items():
+            found += [(time, topic, "std_msgs/msg/String", types["std_msgs/msg/String"](text)) for time, text in lines]
         for topic, clouds in self.clouds.items():
             for time, cloud in clouds:
                 # Recorded a little after it was measured.
