@@ -96,6 +96,12 @@ class Once(RecordedPairs):
         folders = find_sequences(Path(root), splits, sequences)
         self.sequences = [folder.name for folder in folders]
         runs = [run for folder in folders for run in _runs(folder)]
+        if not runs:
+            first = folders[0] / f"{folders[0].name}.json"
+            raise ValueError(
+                f"{first} and the other {len(folders) - 1} sequences: no frame has both a sweep and a pose; download "
+                "lidar_roof and the JSON files again"
+            )
         super().__init__("once", runs, OnceSweeps(float(intensity_scale)), gap, accumulate=accumulate)
 
 
