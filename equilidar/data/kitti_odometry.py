@@ -93,8 +93,8 @@ class KittiOdometry(RecordedPairs):
         camera = read_kitti_poses(path)
         if numbers and max(numbers) >= len(camera):
             raise ValueError(
-                f"{path}: {len(camera)} poses, but there is a sweep {max(numbers)}; download it again, or remove the file "
-                "to have poses estimated"
+                f"{path}: {len(camera)} poses, but there is a sweep {max(numbers)}; download it again, or remove the "
+                "file to have poses estimated"
             )
         camera_T_velo = _read_velodyne_calibration(folder)
         return np.linalg.inv(camera_T_velo) @ camera[numbers] @ camera_T_velo
