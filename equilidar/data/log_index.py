@@ -2,6 +2,7 @@
 
 import json
 import logging
+from array import array
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from equilidar.data.transform_tree import Motion, TransformTree
 
 _LOG = logging.getLogger(__name__)
 _VERSION = 1
+_TIMED, _STATIC = "tf", "tf static"  # no topics: those begin with a slash
 
 
 @dataclass(frozen=True)
@@ -87,72 +89,89 @@ def _choose_topic(bag: Bag, topic: str | None) -> str:
     raise ValueError(f"{bag.path}: no PointCloud2 messages; its topics are: {listed}")
 
 
+class _Poses:
+    """Times and transforms of one moving frame, as they are met: 64 bytes each."""
+
+    def __init__(self) -> None:
+        self.times, self.numbers = array("q"), array("d")
+
+    def add(self, stamp: Any, position: Any, rotation: Any) -> None:
+        self.times.append(_nanoseconds(stamp))
+        self.numbers.extend((position.x, position.y, position.z, rotation.x, rotation.y, rotation.z, rotation.w))
+
+    def matrices(self, path: Path) -> NDArray[np.float64]:
+        """Return (K, 4, 4).
+
+        Raises:
+            ValueError: a number is not finite, or a quaternion has no length.
+        """
+        table = np.frombuffer(self.numbers, dtype=np.float64).reshape(-1, 7)
+        if not np.isfinite(table).all() or np.linalg.norm(table[:, 3:], axis=1).min() < 1e-3:
+            raise ValueError(f"{path}: a pose or transform is not finite, or its quaternion has no length")
+        matrices = np.tile(np.eye(4), (len(table), 1, 1))
+        matrices[:, :3, :3] = Rotation.from_quat(table[:, 3:]).as_matrix()
+        matrices[:, :3, 3] = table[:, :3]
+        return matrices
+
+
 def _scan(bag: Bag, topic: str) -> LogIndex:
     frame_ids: dict[str, None] = {}
     sweeps: list[tuple[int, int, int, int]] = []
-    static: dict[str, tuple[str, NDArray[np.float64]]] = {}
-    # (parent, child) -> times and transforms, by where they are from: tf ("") or a topic.
-    timed: dict[str, dict[tuple[str, str], list[tuple[int, NDArray[np.float64]]]]] = defaultdict(
-        lambda: defaultdict(list)
-    )
+    # By where they are from (tf, tf_static, or a topic) and (parent, child).
+    found: dict[str, dict[tuple[str, str], _Poses]] = defaultdict(lambda: defaultdict(_Poses))
     transforms = bag.topics_of(*TRANSFORMS)
-    topics = [topic, *transforms, *bag.topics_of(ODOMETRY, POSE)]
-    for name, log_time, message in bag.messages(topics):
+    for name, log_time, message in bag.messages([topic, *transforms, *bag.topics_of(ODOMETRY, POSE)]):
         if name == topic:
             frame_ids[_clean(message.header.frame_id)] = None
             sweeps.append((log_time, _nanoseconds(message.header.stamp), *_count(message, f"{bag.path}, {topic}")))
         elif name in transforms:
+            origin = _STATIC if name.endswith("tf_static") else _TIMED
             for entry in message.transforms:
-                parent, child = _clean(entry.header.frame_id), _clean(entry.child_frame_id)
-                matrix = _matrix(entry.transform.translation, entry.transform.rotation, bag.path)
-                if name.rstrip("/").endswith("tf_static"):
-                    static[child] = (parent, matrix)
-                else:
-                    timed[""][parent, child].append((_nanoseconds(entry.header.stamp), matrix))
+                frames = _clean(entry.header.frame_id), _clean(entry.child_frame_id)
+                found[origin][frames].add(entry.header.stamp, entry.transform.translation, entry.transform.rotation)
         else:
             has_child = hasattr(message, "child_frame_id")
             pose = message.pose.pose if has_child else message.pose
-            child = _clean(message.child_frame_id) if has_child else ""
-            matrix = _matrix(pose.position, pose.orientation, bag.path)
-            timed[name][_clean(message.header.frame_id), child].append((_nanoseconds(message.header.stamp), matrix))
+            frames = _clean(message.header.frame_id), _clean(message.child_frame_id) if has_child else ""
+            found[name][frames].add(message.header.stamp, pose.position, pose.orientation)
     if len(frame_ids) > 1:
         raise ValueError(f"{bag.path}: topic {topic} changes its frame: {', '.join(frame_ids)}; set dataset.topic")
-    moving, still = _motions(timed.pop("", {}))
+    tree = _tree(found.pop(_TIMED, {}), found.pop(_STATIC, {}), bag.path)
     tracks = {}
-    for name, edges in timed.items():
-        (parent, child), entries = max(edges.items(), key=lambda item: len(item[1]))
-        tracks[name] = (child, _motion(parent, entries))
-    table = np.array(sweeps, dtype=np.int64).reshape(-1, 4)
-    table = table[np.argsort(table[:, 0], kind="stable")]
-    log_times, stamps, points, missing = table.T
-    if not (np.diff(stamps) > 0).all():
-        _LOG.warning("%s: the stamps of %s do not rise; the times of recording are used", bag.path, topic)
-        stamps = log_times
-        if not (np.diff(stamps) > 0).all():
-            raise ValueError(f"{bag.path}: neither stamps nor times of recording of {topic} rise; record it again")
-    tree = TransformTree(
-        {**still, **static}, {child: motion for child, motion in moving.items() if child not in static}
-    )
+    for name, edges in found.items():
+        (parent, child), poses = max(edges.items(), key=lambda item: len(item[1].times))
+        tracks[name] = (child, Motion.sorted(parent, np.array(poses.times), poses.matrices(bag.path)))
+    log_times, stamps, points, missing = _times(sweeps, f"{bag.path}, {topic}")
     return LogIndex(topic, next(iter(frame_ids), ""), log_times, stamps, points, missing, tree, tracks)
 
 
-def _motions(
-    edges: dict[tuple[str, str], list[tuple[int, NDArray[np.float64]]]],
-) -> tuple[dict[str, Motion], dict[str, tuple[str, NDArray[np.float64]]]]:
+def _tree(timed: dict[tuple[str, str], _Poses], static: dict[tuple[str, str], _Poses], path: Path) -> TransformTree:
     """Tell apart what moves from what is only published again and again."""
-    moving, still = {}, {}
-    for (parent, child), entries in edges.items():
-        first = entries[0][1]
-        if all(np.abs(matrix - first).max() < 1e-9 for _, matrix in entries):
-            still[child] = (parent, first)
+    tree = TransformTree()
+    for (parent, child), poses in timed.items():
+        matrices = poses.matrices(path)
+        if np.abs(matrices - matrices[0]).max() < 1e-9:
+            tree.fixed[child] = (parent, matrices[0])
         else:
-            moving[child] = _motion(parent, entries)
-    return moving, still
+            tree.moving[child] = Motion.sorted(parent, np.array(poses.times), matrices)
+    for (parent, child), poses in static.items():
+        tree.fixed[child] = (parent, poses.matrices(path)[-1])
+        tree.moving.pop(child, None)
+    return tree
 
 
-def _motion(parent: str, entries: list[tuple[int, NDArray[np.float64]]]) -> Motion:
-    times = np.array([time for time, _ in entries], dtype=np.int64)
-    return Motion.sorted(parent, times, np.stack([matrix for _, matrix in entries]))
+def _times(
+    sweeps: list[tuple[int, int, int, int]], source: str
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Return times of recording, stamps, points and missing returns, by time."""
+    table = np.array(sweeps, dtype=np.int64).reshape(-1, 4)
+    log_times, stamps, points, missing = table[np.argsort(table[:, 0], kind="stable")].T
+    if not (np.diff(stamps) > 0).all():
+        _LOG.warning("%s: the stamps of the headers do not rise; the times of recording are used", source)
+        stamps = log_times
+        if not (np.diff(stamps) > 0).all():
+            raise ValueError(f"{source}: neither stamps nor times of recording rise; record it again")
+    return log_times, stamps, points, missing
 
 
 def _count(message: Any, source: str) -> tuple[int, int]:
@@ -165,16 +184,6 @@ def _count(message: Any, source: str) -> tuple[int, int]:
         _LOG.warning("%s", error)
         return -1, 0
     return len(returns), int((~returns).sum())
-
-
-def _matrix(position: Any, rotation: Any, path: Path) -> NDArray[np.float64]:
-    quaternion = np.array([rotation.x, rotation.y, rotation.z, rotation.w])
-    matrix = np.eye(4)
-    matrix[:3, 3] = position.x, position.y, position.z
-    if not np.isfinite(matrix).all() or not np.isfinite(quaternion).all() or np.linalg.norm(quaternion) < 1e-3:
-        raise ValueError(f"{path}: a pose or transform is not finite, or its quaternion has no length")
-    matrix[:3, :3] = Rotation.from_quat(quaternion).as_matrix()
-    return matrix
 
 
 def _clean(frame_id: str) -> str:

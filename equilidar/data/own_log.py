@@ -162,8 +162,7 @@ class LogPairs(RecordedPairs):
         self.num_without_pose = 0
         matrix = None if pose_T_points is None else _matrix(pose_T_points)
         runs = []
-        for bag, index in indices.items():
-            sequence = bag.relative_to(root).with_suffix("").as_posix() if bag != root else bag.stem
+        for (bag, index), sequence in zip(indices.items(), _sequence_names(root, bags), strict=True):
             found = find_poses(index, bag, poses, fixed_frame, base_frame or index.frame_id, matrix)
             self.pose_sources[sequence] = "estimated" if found is None else found.source
             kept = np.ones(len(index.stamps), dtype=bool) if found is None else found.known
@@ -191,6 +190,13 @@ def find_columns(columns: dict[str, NDArray], channels: tuple[str, ...], source:
         ValueError: the cloud has no such field.
     """
     return {name: columns[find_column(columns, name, source)] for name in ("x", "y", "z", *channels)}
+
+
+def _sequence_names(root: Path, bags: list[Path]) -> list[str]:
+    """Return the logs' names without suffixes, or with them where two would be called the same."""
+    whole = [bag.name if bag == root else bag.relative_to(root).as_posix() for bag in bags]
+    short = [name.removesuffix(bag.suffix) if bag.is_file() else name for bag, name in zip(bags, whole, strict=True)]
+    return short if len(set(short)) == len(short) else whole
 
 
 def _frames(bag: Path, sequence: str, index: LogIndex) -> list[Frame]:

@@ -94,6 +94,7 @@ class Contents:
         static: (parent, child, matrix).
         odometry: by topic: (time, frame, child, matrix).
         texts: by topic: time and text of std_msgs/String messages, which no reader asks for.
+        recorded: times of recording of the sweeps of each topic; None for a little after they were measured.
     """
 
     clouds: dict[str, list[tuple[int, Cloud]]]
@@ -102,6 +103,7 @@ class Contents:
     static: list[tuple[str, str, np.ndarray]] = field(default_factory=list)
     odometry: dict[str, list[tuple[int, str, str, np.ndarray]]] = field(default_factory=dict)
     texts: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
+    recorded: list[int] | None = None
 
     def messages(self, store: Any, ros1: bool) -> Iterator[tuple[int, str, str, Any]]:
         """Yield time, topic, type and message, by time."""
@@ -150,10 +152,10 @@ class Contents:
         for topic, lines in self.texts.items():
             found += [(time, topic, "std_msgs/msg/String", types["std_msgs/msg/String"](text)) for time, text in lines]
         for topic, clouds in self.clouds.items():
-            for time, cloud in clouds:
-                # Recorded a little after it was measured.
+            recorded = self.recorded or [time + 3_000_000 for time, _ in clouds]
+            for log_time, (time, cloud) in zip(recorded, clouds, strict=True):
                 message = cloud.message(types, header(time, self.frame_id))
-                found.append((time + 3_000_000, topic, "sensor_msgs/msg/PointCloud2", message))
+                found.append((log_time, topic, "sensor_msgs/msg/PointCloud2", message))
         yield from sorted(found, key=lambda entry: entry[0])
 
 

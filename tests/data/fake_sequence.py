@@ -30,9 +30,14 @@ class RecordedSweep:
     track: np.ndarray
 
 
+def recorded_sweeps(num: int = 4) -> tuple[RecordedSweep, ...]:
+    """Return up to eight consecutive turns of one street."""
+    return drive_down_the_street(8)[:num]
+
+
 @functools.cache
-def recorded_sweeps(num: int = 4, azimuth_steps: int = 180, beam_stride: int = 8) -> tuple[RecordedSweep, ...]:
-    """Return consecutive turns of one street."""
+def drive_down_the_street(num: int, azimuth_steps: int = 180, beam_stride: int = 8) -> tuple[RecordedSweep, ...]:
+    """Simulate consecutive turns, once for all tests."""
     sensor = {"name": "hdl64e", "azimuth_steps": azimuth_steps, "beam_stride": beam_stride}
     data = SimulatedSweeps(sensor, 1, num, seed=5, class_names=CLASS_NAMES, min_points=1, rolling_shutter=False)
     sweeps = []

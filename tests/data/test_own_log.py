@@ -116,6 +116,35 @@ def test_poses_between_the_stamps_are_interpolated(tmp_path: Path):
         np.testing.assert_allclose(data.sweep(i).world_T_sensor, pose(0.1 * i), atol=1e-9)
 
 
+def test_a_fixed_transform_that_is_published_again_and_again(tmp_path: Path):
+    """As ROS 1's old publisher of static transforms does, every 30 ms."""
+    contents = driven(NUM)
+    contents.static = []
+    contents.tf += [(START + 30_000_000 * i, "base_link", "velodyne", BASE_T_SENSOR) for i in range(-3, 12)]
+    data = LogPairs(
+        write_log(tmp_path / "drive", contents, "bag"), base_frame="base_link", cache_dir=tmp_path / "cache"
+    )
+    assert len(data) == NUM - 1 and data.pose_sources == {"drive": "tf odom <- base_link"}
+
+
+def test_stamps_that_stand_still_give_way_to_times_of_recording(tmp_path: Path):
+    contents = driven(NUM)
+    contents.clouds["/points"] = [(START, cloud) for _, cloud in contents.clouds["/points"]]
+    contents.recorded = [START + STEP * i for i in range(NUM)]
+    data = LogPairs(write_log(tmp_path / "drive", contents), cache_dir=tmp_path / "cache")
+    assert [round(data.sweep(i).timestamp * 1e9 - START, -6) for i in range(NUM)] == [STEP * i for i in range(NUM)]
+    for index, recorded in enumerate(recorded_sweeps(NUM)):
+        np.testing.assert_allclose(data.sweep(index).xyz, recorded.xyz, atol=1e-6)
+
+
+def test_logs_of_one_name_keep_their_suffixes(tmp_path: Path):
+    (tmp_path / "logs.d").mkdir()
+    write_log(tmp_path / "logs.d" / "a", driven(2), "bag")
+    write_log(tmp_path / "logs.d" / "a", driven(2))
+    data = LogPairs(tmp_path / "logs.d", cache_dir=tmp_path / "cache")
+    assert list(data.pose_sources) == ["a", "a.bag"] and len(set(data.keys)) == 2
+
+
 def test_sweeps_outside_the_poses_are_left_out(tmp_path: Path):
     contents = driven(NUM)
     contents.tf = contents.tf[1:]
