@@ -127,19 +127,31 @@ def read_table(
     return table
 
 
-def pose_matrix(translation: Any, rotation: Any, where: str) -> NDArray[np.float64]:
-    """Return (4, 4) from metres and a quaternion w, x, y, z.
+def pose_matrices(table: Mapping[str, tuple], path: Path) -> dict[str, NDArray[np.float64]]:
+    """Return (4, 4) matrices by token, of metres and quaternions w, x, y, z.
+
+    Args:
+        table: translation and rotation by token.
+        path: of the table, for messages.
 
     Raises:
-        ValueError: numbers are missing or not finite, or the quaternion has no length.
+        ValueError: numbers are missing or not finite, or a quaternion has no length.
     """
-    numbers = np.asarray([*translation, *rotation], dtype=np.float64)
-    if numbers.shape != (7,) or not np.isfinite(numbers).all() or np.linalg.norm(numbers[3:]) < 1e-3:
-        raise ValueError(f"{where}: no pose: translation {translation}, rotation {rotation}; download the table again")
-    pose = np.eye(4)
-    pose[:3, :3] = Rotation.from_quat(numbers[[4, 5, 6, 3]]).as_matrix()
-    pose[:3, 3] = numbers[:3]
-    return pose
+    numbers = np.zeros((len(table), 7))
+    for place, (token, (translation, rotation)) in enumerate(table.items()):
+        try:
+            numbers[place, :3], numbers[place, 3:] = translation, rotation
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path}: {token} has no pose ({error}); download the table again") from error
+    bad = ~np.isfinite(numbers).all(1) | (np.linalg.norm(numbers[:, 3:], axis=1) < 1e-3)
+    if bad.any():
+        token, (translation, rotation) = list(table.items())[int(bad.argmax())]
+        raise ValueError(f"{path}: {token} has no pose: {translation}, {rotation}; download the table again")
+    poses = np.tile(np.eye(4), (len(table), 1, 1))
+    if len(table):
+        poses[:, :3, :3] = Rotation.from_quat(numbers[:, [4, 5, 6, 3]]).as_matrix()
+    poses[:, :3, 3] = numbers[:, :3]
+    return dict(zip(table, poses, strict=True))
 
 
 def table_folder(root: Path, version: str) -> Path:
@@ -181,10 +193,10 @@ def lidar_scenes(folder: Path, names: Mapping[str, str], wanted: Iterable[str]) 
         FileNotFoundError: a table is missing.
         ValueError: a table is broken, or does not fit the others.
     """
-    wanted = list(wanted)
+    wanted = dict.fromkeys(wanted)
     sensors = {t for t, (channel,) in read_table(folder / "sensor.json", ("channel",)).items() if channel == LIDAR}
     mounts = read_table(folder / "calibrated_sensor.json", _POSE, lambda row: row["sensor_token"] in sensors)
-    tokens = {token for token, name in names.items() if name in set(wanted)}
+    tokens = {token for token, name in names.items() if name in wanted}
     samples = read_table(folder / "sample.json", ("scene_token",), lambda row: row["scene_token"] in tokens)
     table = read_table(
         folder / "sample_data.json",
@@ -192,8 +204,7 @@ def lidar_scenes(folder: Path, names: Mapping[str, str], wanted: Iterable[str]) 
         lambda row: row["calibrated_sensor_token"] in mounts and row["sample_token"] in samples,
     )
     world_T_ego = _poses(folder, {row[4]: row[1] for row in table.values()})
-    path = folder / "calibrated_sensor.json"
-    ego_T_sensor = {token: pose_matrix(mount[0], mount[1], f"{path}, {token}") for token, mount in mounts.items()}
+    ego_T_sensor = pose_matrices(mounts, folder / "calibrated_sensor.json")
     by_scene: dict[str, list[tuple[LidarSweep, NDArray[np.float64]]]] = {}
     for token, (sample, filename, timestamp, is_key_frame, ego_pose, mount) in table.items():
         sweep = LidarSweep(token, sample, filename, int(timestamp), bool(is_key_frame))
@@ -212,7 +223,7 @@ def _poses(folder: Path, sweeps: Mapping[str, str]) -> dict[str, NDArray[np.floa
             f"{path}: no pose for {len(missing)} of {len(sweeps)} sweeps, the first is {sweeps[missing[0]]} (token "
             f"{missing[0]}): the tables are not of one release, download them again"
         )
-    return {token: pose_matrix(pose[0], pose[1], f"{path}, {token}") for token, pose in table.items()}
+    return pose_matrices(table, path)
 
 
 def _scene(name: str, found: list[tuple[LidarSweep, NDArray[np.float64]]], folder: Path) -> LidarScene:

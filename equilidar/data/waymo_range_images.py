@@ -60,7 +60,7 @@ def frame_points(
             if laser is None or not compressed:
                 continue
             if LIDARS[lidar] not in calibrations:
-                raise FaultySweepError(f"{where}: no calibration of this lidar in the frame")
+                raise FaultySweepError(f"{where}: no calibration of this lidar in the frame; download it again")
             image = _decode(compressed, 4, where)
             rows, columns = np.nonzero(image[..., RANGE] > 0)
             values = image[rows, columns]
@@ -70,7 +70,9 @@ def frame_points(
                     # Stored with the first return, good for both.
                     poses = _decode(laser.ri_return1.range_image_pose_compressed, 6, f"{where}, poses")
                 if poses.shape[:2] != image.shape[:2]:
-                    raise FaultySweepError(f"{where}: {poses.shape} poses for an image of {image.shape}")
+                    raise FaultySweepError(
+                        f"{where}: {poses.shape} poses for an image of {image.shape}; download it again"
+                    )
                 xyz = _at_frame_time(xyz, poses[rows, columns], np.reshape(frame.pose.transform, (4, 4)))
             found.append(LidarReturn(lidar, number, image.shape, xyz, values))
     return found
@@ -81,13 +83,15 @@ def _decode(compressed: bytes, channels: int, where: str) -> NDArray[np.float32]
     try:
         matrix = parse_message("MatrixFloat", zlib.decompress(compressed))
     except (zlib.error, ValueError) as error:
-        raise FaultySweepError(f"{where}: no range image ({error}); download the file again") from error
+        raise FaultySweepError(f"{where}: no range image ({error}); download it again") from error
     shape = tuple(matrix.shape.dims)
     if len(shape) != 3 or shape[2] != channels or np.prod(shape) != len(matrix.data):
-        raise FaultySweepError(f"{where}: {len(matrix.data)} numbers of shape {shape}, expected H x W x {channels}")
+        raise FaultySweepError(
+            f"{where}: {len(matrix.data)} numbers of shape {shape}, expected H x W x {channels}; download it again"
+        )
     image = np.array(matrix.data, dtype=np.float32).reshape(shape)
     if not np.isfinite(image).all():
-        raise FaultySweepError(f"{where}: {int((~np.isfinite(image)).sum())} numbers are not finite")
+        raise FaultySweepError(f"{where}: {int((~np.isfinite(image)).sum())} numbers are not finite; download it again")
     return image
 
 
@@ -107,7 +111,7 @@ def _cartesian(
         low, high = calibration.beam_inclination_min, calibration.beam_inclination_max
         inclination = low + (np.arange(height) + 0.5) / height * (high - low)
     if len(inclination) != height or len(calibration.extrinsic.transform) != 16:
-        raise FaultySweepError(f"{where}: {len(inclination)} beam inclinations for {height} rows; another calibration")
+        raise FaultySweepError(f"{where}: {len(inclination)} beam inclinations for {height} rows; download it again")
     vehicle_T_lidar = np.reshape(calibration.extrinsic.transform, (4, 4))
     turned = np.arctan2(vehicle_T_lidar[1, 0], vehicle_T_lidar[0, 0])
     azimuth = ((width - columns - 0.5) / width * 2 - 1) * np.pi - turned

@@ -96,6 +96,20 @@ def write_segments(
     return simulated
 
 
+def poisoned(content: bytes) -> bytes:
+    """Return the record with every label made unreadable, and every mark of a no-label zone turned over."""
+    frame = dataset_pb2.Frame.FromString(content)
+    frame.context.stats.location = "poison"
+    image = dataset_pb2.MatrixFloat.FromString(zlib.decompress(frame.lasers[0].ri_return1.range_image_compressed))
+    array = np.array(image.data, np.float32).reshape(image.shape.dims)
+    array[..., 3] *= -1
+    frame.lasers[0].ri_return1.range_image_compressed = matrix(array)
+    for name in ("laser_labels", "no_label_zones", "camera_labels", "projected_lidar_labels"):
+        frame.ClearField(name)
+    # A field of five bytes that are no message.
+    return frame.SerializeToString() + b"".join(bytes([number << 3 | 2, 5]) + b"\xff" * 5 for number in LABEL_FIELDS)
+
+
 def world_T_vehicle(sweep: SimulatedSweep) -> np.ndarray:
     sensor_T_vehicle = np.eye(4)
     sensor_T_vehicle[2, 3] = -HEIGHT

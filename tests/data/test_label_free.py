@@ -25,7 +25,7 @@ from equilidar.structures import SweepPair
 from tests.data.fake_data import cloud, write_bin
 from tests.data.fake_kitti import CAR, write_calibration, write_labels, write_odometry, write_pose_rows
 from tests.data.fake_nuscenes import ANNOTATIONS, VERSION, write_release
-from tests.data.fake_waymo import LABEL_FIELDS, matrix, read_records, write_records, write_segments
+from tests.data.fake_waymo import poisoned, read_records, write_records, write_segments
 from tests.data.test_pairs import camera_poses, write_raw
 
 PACKAGE = Path(equilidar.data.__file__).parent
@@ -185,28 +185,12 @@ def test_the_hook_sees_labels_being_read(tmp_path: Path, opened_paths: list[str]
     assert {"sample_annotation", "instance", "category", "attribute"} <= read
 
 
-def poison_waymo(content: bytes) -> bytes:
-    """Return the record with every label made unreadable, and every mark of a no-label zone turned over."""
-    from waymo_open_dataset import dataset_pb2
-
-    frame = dataset_pb2.Frame.FromString(content)
-    frame.context.stats.location = "poison"
-    image = dataset_pb2.MatrixFloat.FromString(zlib.decompress(frame.lasers[0].ri_return1.range_image_compressed))
-    array = np.array(image.data, np.float32).reshape(image.shape.dims)
-    array[..., 3] *= -1
-    frame.lasers[0].ri_return1.range_image_compressed = matrix(array)
-    for name in ("laser_labels", "no_label_zones", "camera_labels", "projected_lidar_labels"):
-        frame.ClearField(name)
-    # A field of five bytes that are no message.
-    return frame.SerializeToString() + b"".join(bytes([number << 3 | 2, 5]) + b"\xff" * 5 for number in LABEL_FIELDS)
-
-
 def test_labels_beside_waymo_s_sweeps_are_not_even_parsed(tmp_path: Path):
     write_segments(tmp_path, ("100_000",))
     (path,) = tmp_path.rglob("*.tfrecord")
     expected = stream(Waymo(tmp_path))
     assert len(WaymoLabelled(tmp_path)[0].boxes)
-    write_records(path, [poison_waymo(content) for content in read_records(path)])
+    write_records(path, [poisoned(content) for content in read_records(path)])
     assert stream(Waymo(tmp_path)) == expected and len(expected) == 2
     with pytest.raises(FaultySweepError, match="no Waymo frame"):
         WaymoLabelled(tmp_path)[0]

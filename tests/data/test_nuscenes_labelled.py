@@ -15,6 +15,7 @@ from scipy.spatial.transform import Rotation
 from equilidar.data.nuscenes import NuScenes
 from equilidar.data.nuscenes_annotations import CATEGORIES, CLASS_NAMES
 from equilidar.data.nuscenes_labelled import NuScenesLabelled
+from equilidar.data.nuscenes_tables import rows
 from equilidar.data.protocols import LabelledDataset
 from tests.data.fake_nuscenes import VERSION, Release, edit, pose_columns, write_release
 
@@ -173,3 +174,32 @@ def test_sample_counts_of_points_in_boxes(samples: Path, tmp_path: Path):
         difference = np.abs(counted - [i["num_lidar_pts"] for i in instances])
         print(f"{points.name}: {(difference == 0).sum()} of {len(difference)} exact, largest {difference.max()}")
         assert (difference == 0).mean() > 0.85 and difference.max() <= 16
+
+
+def test_sample_tables(samples: Path, tmp_path: Path):
+    """nuScenes's own tables, cut down to a sample: sweep and pose are those of the info file made from them."""
+    folders = [path.parent for path in sorted(samples.glob("nuscenes/*/sample_data.json"))]
+    if not folders:
+        pytest.skip(f"no nuScenes tables under {samples}")
+    infos = {item["token"]: (item, points) for item, _, points in sample_key_frames(samples)}
+    for folder in folders:
+        root = tmp_path / folder.name
+        root.mkdir()
+        (root / "v1.0-mini").symlink_to(folder)
+        data = NuScenesLabelled(root, "v1.0-mini", "all", min_points=0)
+        for index, sample_token in enumerate(data.sample_tokens):
+            if sample_token not in infos:
+                continue
+            item, points = infos[sample_token]
+            expected = np.array(item["ego2global"]) @ np.array(item["lidar_points"]["lidar2ego"])
+            np.testing.assert_allclose(data.world_T_sensor(index), expected, atol=1e-3)
+            (row,) = [row for row in rows(folder / "sample_data.json") if points.name in row["filename"]]
+            target = root / row["filename"]
+            target.parent.mkdir(parents=True)
+            target.symlink_to(points)
+            sweep, boxes = data.sweep(index), data[index].boxes
+            assert sweep.contract.channels == ("intensity", "ring", "time")
+            assert len(sweep.xyz) == (np.abs(np.fromfile(points, "<f4").reshape(-1, 5)[:, :2]) >= 1).any(1).sum()
+            assert len(boxes) == sum(bool(name) for name in data.objects(index).class_names)
+            known = np.array([instance["bbox_3d"][:3] for instance in item["instances"]])
+            assert cKDTree(known).query(boxes.center)[0].max() < 0.01, "each of its boxes is one of the info file's"

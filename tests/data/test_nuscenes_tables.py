@@ -85,11 +85,15 @@ BROKEN_TABLES = {
     "column": (edit("ego_pose", lambda t: t[0].pop("rotation")), r"ego_pose\.json: row \w+ has no column 'rotation'"),
     "nan": (
         edit("ego_pose", lambda t: t[0].update(translation=[float("nan"), 0, 0])),
-        r"ego_pose\.json, \w+: no pose: translation \[nan",
+        r"ego_pose\.json: \w+ has no pose: \[nan",
     ),
     "quaternion": (
         edit("calibrated_sensor", lambda t: t[1].update(rotation=[0, 0, 0, 0])),
-        r"calibrated_sensor\.json, \w+: no pose",
+        r"calibrated_sensor\.json: \w+ has no pose: .*\[0, 0, 0, 0\]",
+    ),
+    "short": (
+        edit("ego_pose", lambda t: t[0].update(rotation=[1, 0, 0])),
+        r"ego_pose\.json: \w+ has no pose \(could not broadcast",
     ),
     "stamps": (
         edit("sample_data", lambda t: t[2].update(timestamp=t[0]["timestamp"])),

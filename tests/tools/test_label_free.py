@@ -10,14 +10,18 @@ import numpy as np
 import pytest
 
 from equilidar.training.csv_logger import read_metrics
+from tests.data.fake_nuscenes import ANNOTATIONS, VERSION, write_release
+from tests.data.fake_waymo import poisoned, read_records, segment_file, write_records, write_segments
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = (
-    "grid=sim_tiny", "dataset=kitti_odometry", "dataset.allow_validation_drives=true", "backbone.width=0.125",
+    "grid=sim_tiny", "backbone.width=0.125",
     "logger=csv", "trainer=cpu", "trainer.max_epochs=1", "loader.batch_size=2", "loader.num_workers=1",
     "objective.flow_equivariance.projector=[32,16]", "objective.flow_equivariance.predictor=[16,16]",
     "objective.rotation.hidden=[16]",
 )  # fmt: skip
+
+FULL = {"name": "hdl32e", "azimuth_steps": 240, "beam_stride": 2}
 
 
 @pytest.fixture
@@ -44,9 +48,9 @@ def sequence(tmp_path: Path) -> Path:
     return folder
 
 
-def pretrain(sequence: Path, run: Path) -> list[dict[str, float]]:
+def pretrain(root: Path, run: Path, *dataset: str) -> list[dict[str, float]]:
     done = subprocess.run(
-        [sys.executable, "tools/pretrain.py", *SETTINGS, f"dataset.root={sequence.parents[1]}", f"paths.run={run}"],
+        [sys.executable, "tools/pretrain.py", *SETTINGS, *dataset, f"dataset.root={root}", f"paths.run={run}"],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -58,9 +62,31 @@ def pretrain(sequence: Path, run: Path) -> list[dict[str, float]]:
 
 
 def test_labels_poisoned_or_gone_change_nothing(sequence: Path, tmp_path: Path) -> None:
-    with_labels = pretrain(sequence, tmp_path / "with")
+    root, dataset = sequence.parents[1], ("dataset=kitti_odometry", "dataset.allow_validation_drives=true")
+    with_labels = pretrain(root, tmp_path / "with", *dataset)
     assert len(with_labels) == 2 and all(np.isfinite(row["loss"]) for row in with_labels)
     for path in (sequence / "label_2").iterdir():
         path.write_bytes(b"\xff\x00poison")
     shutil.rmtree(sequence / "labels")
-    assert pretrain(sequence, tmp_path / "poisoned") == with_labels
+    assert pretrain(root, tmp_path / "poisoned", *dataset) == with_labels
+
+
+@pytest.mark.slow
+def test_nuscenes_without_its_annotation_tables(tmp_path: Path) -> None:
+    write_release(tmp_path / "data", ("scene-0061",), frames=5, every=2, sensor=FULL)
+    dataset = ("dataset=nuscenes", f"dataset.version={VERSION}", "dataset.split=all", "dataset.accumulate=2")
+    with_labels = pretrain(tmp_path / "data", tmp_path / "with", *dataset)
+    assert all(np.isfinite(row["loss"]) for row in with_labels)
+    for name in ANNOTATIONS:
+        (tmp_path / "data" / VERSION / f"{name}.json").unlink()
+    assert pretrain(tmp_path / "data", tmp_path / "without", *dataset) == with_labels
+
+
+@pytest.mark.slow
+def test_waymo_with_unreadable_labels(tmp_path: Path) -> None:
+    write_segments(tmp_path / "data", ("100_000",), frames=5, sensor=FULL)
+    with_labels = pretrain(tmp_path / "data", tmp_path / "with", "dataset=waymo")
+    assert all(np.isfinite(row["loss"]) for row in with_labels)
+    path = segment_file(tmp_path / "data")
+    write_records(path, [poisoned(content) for content in read_records(path)])
+    assert pretrain(tmp_path / "data", tmp_path / "poisoned", "dataset=waymo") == with_labels

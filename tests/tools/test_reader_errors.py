@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from waymo_open_dataset import dataset_pb2
 
 from tests.data.fake_nuscenes import VERSION, Release, edit, write_release
-from tests.data.fake_waymo import no_lasers, read_records, rewrite, write_records, write_segments
+from tests.data.fake_waymo import matrix, no_lasers, read_records, rewrite, write_records, write_segments
 from tests.tools.forked import Done, run_forked
 
 TRUNCATED, CORRUPT, UNPACK = "truncated", "wrong checksum", "unpack it from its archive again"
@@ -27,6 +28,10 @@ def set_points(release: Release, change: Callable[[np.ndarray], np.ndarray]) -> 
 
 def cut(path: Path, count: int) -> None:
     path.write_bytes(path.read_bytes()[:-count])
+
+
+def set_image(frame: dataset_pb2.Frame, image: np.ndarray) -> None:
+    frame.lasers[0].ri_return1.range_image_compressed = matrix(image)
 
 
 def flip(path: Path) -> None:
@@ -72,6 +77,10 @@ WAYMO: dict[str, tuple[Callable[[Path], object], str, list[str], tuple[str, ...]
                 (".tfrecord", "lacks a Waymo frame's name, time or pose", "download")),
     "duplicate": (lambda path: write_records(path, [read_records(path)[0]] * 2), "waymo", [],
                   (".tfrecord", "occurs twice", "download")),
+    "not finite": (lambda path: rewrite(path, 0, lambda f: set_image(f, np.full((8, 60, 4), np.nan))), "waymo", [],
+                   (".tfrecord", "lidar TOP, return 1", "not finite", "download")),
+    "columns": (lambda path: rewrite(path, 0, lambda f: set_image(f, np.ones((8, 60, 3)))), "waymo", [],
+                (".tfrecord", "lidar TOP, return 1", "expected H x W x 4", "download")),
     "empty sweep": (lambda path: rewrite(path, 0, no_lasers), "waymo", [],
                     (".tfrecord", "no points", "dataset.lidars")),
     "unknown class": (lambda path: None, "waymo_labelled", ["dataset.class_names=[Tram]"],
