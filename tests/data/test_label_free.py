@@ -3,11 +3,9 @@
 import ast
 import shutil
 import sys
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import equilidar.data
