@@ -25,6 +25,7 @@ REQUIRED = (
 OPTIONAL = {
     "spconv": ("sparse convolution on CUDA; a test oracle on CPU", "spconv-cpu"),
     "kiss_icp": ("ego motion where a log has no poses", "ego"),
+    "rosbags": ("ROS bags and MCAP files", "logs"),
     "google_crc32c": ("checksums of Waymo records", "logs"),
     "plotly": ("curves in report pages", "report"),
     "tensorboard": ("TensorBoard logs", "report"),

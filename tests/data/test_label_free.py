@@ -27,7 +27,18 @@ from tests.data.fake_waymo import poisoned, read_records, write_records, write_s
 from tests.data.test_pairs import camera_poses, write_raw
 
 PACKAGE = Path(equilidar.data.__file__).parent
-PAIR_READERS = ("kitti_odometry", "kitti_raw", "folder", "nuscenes", "waymo")
+PAIR_READERS = (
+    "kitti_odometry",
+    "kitti_raw",
+    "kitti360",
+    "semantickitti",
+    "folder",
+    "nuscenes",
+    "waymo",
+    "argoverse2",
+    "once",
+    "own_log",
+)
 KNOWS_LABELS = {"Boxes3D", "LabelledSweep", "LabelledBatch", "ObjectAnnotations", "Detections", "labelled", "boxes"}
 DRIVE = "2011_09_26_drive_0001_sync"
 
@@ -74,7 +85,9 @@ def test_pair_readers_import_nothing_that_knows_labels():
     assert {"recordings", "point_files", "poses", "ego_motion"} <= seen
     assert seen.isdisjoint({"kitti_labels", "kitti_frames", "kitti_object", "kitti_raw_labelled", "subsets"})
     assert not [
-        name for name in seen if "labelled" in name or name in ("nuscenes_annotations", "waymo_labels", "track_ids")
+        name
+        for name in seen
+        if "labelled" in name or name in ("nuscenes_annotations", "waymo_labels", "track_ids", "argoverse2_flow")
     ]
 
 

@@ -71,7 +71,10 @@ def _serve() -> None:
     import hydra.utils  # noqa: F401
     import torch
 
+    import equilidar.data.argoverse2_labelled
     import equilidar.data.nuscenes_labelled
+    import equilidar.data.once_labelled
+    import equilidar.data.own_log
     import equilidar.data.waymo_labelled
     import equilidar.report.pictures
     import equilidar.report.sweep_counts  # noqa: F401
