@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from equilidar.data.atomic_file import atomic_file
 from equilidar.data.faults import FaultySweepError
 from equilidar.data.listing import content_hash
-from equilidar.data.point_files import PointFormat
+from equilidar.data.recordings import Frame, FrameReader
 
 _LOG = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class EgoMotion:
     min_range: float = 3.0
     voxel_size: float = 0.5
 
-    def __call__(self, paths: Sequence[Path], point_format: PointFormat) -> NDArray[np.float64]:
+    def __call__(self, frames: Sequence[Frame], reader: FrameReader) -> NDArray[np.float64]:
         """Return (F, 4, 4) float64 poses in the first sweep's frame.
 
         A sweep that cannot be read gets the pose that constant velocity predicts; its pairs are skipped as faulty when
@@ -52,24 +52,25 @@ class EgoMotion:
         Raises:
             ImportError: kiss-icp is not installed.
         """
-        cache = self._cache_path(paths, point_format)
+        cache = self._cache_path(frames, reader)
         if cache.is_file():
             with np.load(cache, allow_pickle=False) as content:
                 return content["world_T_sensor"]
-        _LOG.info("estimating ego motion of %d sweeps, %s ... (kept in %s)", len(paths), paths[0], cache)
-        poses = self._estimate(paths, point_format)
+        _LOG.info("estimating ego motion of %d sweeps, %s ... (kept in %s)", len(frames), frames[0].key, cache)
+        poses = self._estimate(frames, reader)
         with atomic_file(cache) as file:
             np.savez(file, world_T_sensor=poses)
         return poses
 
-    def _cache_path(self, paths: Sequence[Path], point_format: PointFormat) -> Path:
+    def _cache_path(self, frames: Sequence[Frame], reader: FrameReader) -> Path:
         settings = {k: v for k, v in asdict(self).items() if k != "cache_dir"}
-        stats = [path.stat() for path in paths]
-        files = [[str(path.absolute()), s.st_size, s.st_mtime_ns] for path, s in zip(paths, stats, strict=True)]
-        name = content_hash([files, settings, asdict(point_format), _kiss_icp_version()])
+        stats = {path: path.stat() for path in dict.fromkeys(frame.path for frame in frames)}
+        files = [[str(path.absolute()), stat.st_size, stat.st_mtime_ns] for path, stat in stats.items()]
+        positions = [frame.position for frame in frames]
+        name = content_hash([files, positions, settings, reader.settings, _kiss_icp_version()])
         return (self.cache_dir or default_cache()) / f"{name}.npz"
 
-    def _estimate(self, paths: Sequence[Path], point_format: PointFormat) -> NDArray[np.float64]:
+    def _estimate(self, frames: Sequence[Frame], reader: FrameReader) -> NDArray[np.float64]:
         from kiss_icp.config import KISSConfig
         from kiss_icp.kiss_icp import KissICP
 
@@ -80,9 +81,9 @@ class EgoMotion:
         config.registration.max_num_threads = 1
         odometry = KissICP(config)
         poses = []
-        for path in paths:
+        for frame in frames:
             try:
-                xyz = point_format.read(path)[0].numpy().astype(np.float64)
+                xyz = reader.read(frame)[0].numpy().astype(np.float64)
                 odometry.register_frame(xyz, np.empty(0))
                 pose = odometry.last_pose
             except FaultySweepError as error:

@@ -11,7 +11,7 @@ from equilidar.data.ego_motion import EgoMotion
 from equilidar.data.listing import last_number, point_files, require_folder
 from equilidar.data.point_files import SUFFIXES, PointFormat
 from equilidar.data.poses import read_poses
-from equilidar.data.recordings import Frame, RecordedPairs, Run, split_runs
+from equilidar.data.recordings import Frame, PointFileReader, RecordedPairs, Run, split_runs
 
 _POSE_FILES = ("poses.txt", "poses.tum", "poses.csv")
 
@@ -72,7 +72,7 @@ class FolderPairs(RecordedPairs):
             raise FileNotFoundError(f"no {', '.join(SUFFIXES)} files in {self.root} or below; set dataset.root")
         runs = [run for folder, files in sequences for run in self._runs(folder, files, poses, period)]
         ego_motion = EgoMotion(None if cache_dir is None else Path(cache_dir))
-        super().__init__("folder", runs, point_format, gap, ego_motion)
+        super().__init__("folder", runs, PointFileReader(point_format), gap, ego_motion)
 
     def _runs(self, folder: Path, files: list[Path], poses_name: str | None, period: float) -> list[Run]:
         sequence = self.root.name if folder == self.root else folder.relative_to(self.root).as_posix()

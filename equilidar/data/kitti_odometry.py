@@ -11,9 +11,9 @@ from equilidar.data.ego_motion import EgoMotion
 from equilidar.data.excluded_drives import ODOMETRY_DRIVES, ValidationGuard
 from equilidar.data.kitti_calibration import matrix, read_matrices, rigid_4x4
 from equilidar.data.listing import last_number, point_files, require_folder
-from equilidar.data.point_files import SUFFIXES, PointFormat
+from equilidar.data.point_files import SUFFIXES
 from equilidar.data.poses import read_kitti_poses
-from equilidar.data.recordings import Frame, RecordedPairs, Run, split_runs
+from equilidar.data.recordings import Frame, PointFileReader, RecordedPairs, Run, split_runs
 
 _LOG = logging.getLogger(__name__)
 _PERIOD = 0.1
@@ -68,7 +68,7 @@ class KittiOdometry(RecordedPairs):
             _LOG.warning("KITTI odometry sequence %s is left out: %s", name, reason)
         runs = [run for name in names if name not in self.left_out for run in self._runs(above / name)]
         ego_motion = EgoMotion(None if cache_dir is None else Path(cache_dir))
-        super().__init__("kitti_odometry", runs, PointFormat(), gap, ego_motion)
+        super().__init__("kitti_odometry", runs, PointFileReader(), gap, ego_motion)
 
     def provenance(self) -> dict[str, Any]:
         """Return what identifies the data."""

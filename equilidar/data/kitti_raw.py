@@ -12,9 +12,9 @@ from equilidar.data.ego_motion import EgoMotion
 from equilidar.data.excluded_drives import ValidationGuard, drive_of
 from equilidar.data.kitti_calibration import matrix, read_matrices
 from equilidar.data.listing import last_number, point_files, require_folder
-from equilidar.data.point_files import SUFFIXES, PointFormat
+from equilidar.data.point_files import SUFFIXES
 from equilidar.data.poses import read_latitude, read_oxts_pose
-from equilidar.data.recordings import Frame, RecordedPairs, Run, split_runs
+from equilidar.data.recordings import Frame, PointFileReader, RecordedPairs, Run, split_runs
 
 _LOG = logging.getLogger(__name__)
 _PERIOD = 0.1
@@ -68,7 +68,7 @@ class KittiRaw(RecordedPairs):
             _LOG.warning("KITTI raw %s is left out: %s", name, reason)
         runs = [run for folder in folders if folder.name not in self.left_out for run in _runs(folder)]
         ego_motion = EgoMotion(None if cache_dir is None else Path(cache_dir))
-        super().__init__("kitti_raw", runs, PointFormat(), gap, ego_motion)
+        super().__init__("kitti_raw", runs, PointFileReader(), gap, ego_motion)
 
     def provenance(self) -> dict[str, Any]:
         """Return what identifies the data."""

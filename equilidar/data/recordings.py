@@ -1,14 +1,17 @@
 """Recordings without labels: runs of consecutive frames, read in pairs."""
 
+import hashlib
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
+from torch import Tensor
 
 from equilidar.data.listing import content_hash, files_hash
 from equilidar.data.point_files import PointFormat
@@ -21,15 +24,66 @@ class Frame:
 
     Attributes:
         key: "dataset/sequence/frame".
-        path: point file.
+        path: the file that holds it.
         number: frame number or time stamp, rising through a sequence.
         timestamp: seconds.
+        position: where in `path`, if that holds more than one sweep: a byte offset or an index, as the reader of the
+            frames understands it.
     """
 
     key: str
     path: Path
     number: int
     timestamp: float
+    position: int = 0
+
+
+@runtime_checkable
+class FrameReader(Protocol):
+    """Turns frames into points. It is sent to loader workers: no open files in it."""
+
+    @property
+    def contract(self) -> SensorContract:
+        """What the numbers mean."""
+        ...
+
+    @property
+    def settings(self) -> Any:
+        """Everything that changes what is read from the same files, as JSON can hold it."""
+        ...
+
+    def read(self, frame: Frame) -> tuple[Float[Tensor, "N 3"], Float[Tensor, "N C"]]:
+        """Read coordinates (metres) and scaled channels.
+
+        Raises:
+            FaultySweepError: this frame cannot be used.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class PointFileReader:
+    """Reads frames that are a point file each.
+
+    Attributes:
+        point_format: how the files are read.
+    """
+
+    point_format: PointFormat = field(default_factory=PointFormat)
+
+    @property
+    def contract(self) -> SensorContract:
+        """What the numbers mean."""
+        return self.point_format.contract
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The columns and what is made of them."""
+        return asdict(self.point_format)
+
+    def read(self, frame: Frame) -> tuple[Float[Tensor, "N 3"], Float[Tensor, "N C"]]:
+        """Read the file; see `PointFormat.read`."""
+        return self.point_format.read(frame.path)
 
 
 @dataclass(frozen=True)
@@ -45,7 +99,7 @@ class Run:
     world_T_sensor: NDArray[np.float64] | None = None
 
 
-PoseEstimator = Callable[[Sequence[Path], PointFormat], NDArray[np.float64]]
+PoseEstimator = Callable[[Sequence[Frame], FrameReader], NDArray[np.float64]]
 
 
 def split_runs(frames: list[Frame], poses: NDArray[np.float64] | None, max_step: float) -> list[Run]:
@@ -61,33 +115,35 @@ def split_runs(frames: list[Frame], poses: NDArray[np.float64] | None, max_step:
 
 
 class RecordedPairs:
-    """Pairs of sweeps `gap` frames apart within runs. Knows point files and poses, and no way to labels.
+    """Pairs of sweeps `gap` frames apart within runs. Knows frames and poses, and no way to labels.
 
     Attributes:
-        runs: what there is, with poses.
+        runs: what there is, with poses: the sequences, cut where a sweep is missing.
+        reader: what turns their frames into points.
         gap: in frames.
         keys: "source key->target key".
 
     Raises:
-        ValueError: the gap is not positive, or no run is long enough for a pair.
+        ValueError: the gap is not positive, no run is long enough for a pair, or one has no poses and there is no
+            estimator.
     """
 
     def __init__(
         self,
         name: str,
         runs: list[Run],
-        point_format: PointFormat,
+        reader: FrameReader,
         gap: int,
-        estimate_poses: PoseEstimator,
+        estimate_poses: PoseEstimator | None = None,
     ) -> None:
         """List the pairs; where a run long enough for one has no poses, estimate them now, in this process.
 
         Args:
             name: of the data set.
             runs: of frames.
-            point_format: how the files are read.
+            reader: how their points are read.
             gap: frames from source to target.
-            estimate_poses: ego motion from the sweeps of a run.
+            estimate_poses: ego motion from the sweeps of a run; None where every run has poses.
         """
         if gap < 1:
             raise ValueError(f"dataset.gap must be at least 1 frame, got {gap}")
@@ -99,8 +155,8 @@ class RecordedPairs:
             )
         self.name = name
         self.gap = gap
-        self.contract: SensorContract = point_format.contract
-        self._format = point_format
+        self.reader = reader
+        self.contract: SensorContract = reader.contract
         self._given_poses = [run.world_T_sensor for run in runs if run.world_T_sensor is not None]
         self.runs = [self._with_poses(run, estimate_poses) for run in runs]
         self._pairs = [(r, i) for r, run in enumerate(self.runs) for i in range(len(run.frames) - gap)]
@@ -128,8 +184,9 @@ class RecordedPairs:
     def provenance(self) -> dict[str, Any]:
         """Return what identifies the data; the hash covers names, sizes and given poses, not the points."""
         frames = [frame for run in self.runs for frame in run.frames]
-        poses = [poses.round(6).tolist() for poses in self._given_poses]
-        files = files_hash([frame.key for frame in frames], [frame.path for frame in frames])
+        # Adding zero makes -0.0 and 0.0 one; bytes, because a data set has hundreds of thousands of poses.
+        poses = [hashlib.sha256((poses.round(6) + 0.0).tobytes()).hexdigest() for poses in self._given_poses]
+        files = files_hash([frame.key for frame in frames], dict.fromkeys(frame.path for frame in frames))
         return {
             "name": self.name,
             "num_samples": len(self),
@@ -138,19 +195,22 @@ class RecordedPairs:
             "gap": self.gap,
             "num_runs_with_given_poses": len(self._given_poses),
             "contract": [self.contract.channels, self.contract.scales, self.contract.frame],
-            "hash": content_hash([files, poses, self.gap]),
+            "reader": self.reader.settings,
+            "hash": content_hash([files, poses, self.gap, self.reader.settings]),
         }
 
     def _frame(self, run: int, index: int) -> Frame:
         return self.runs[run].frames[index]
 
-    def _with_poses(self, run: Run, estimate_poses: PoseEstimator) -> Run:
+    def _with_poses(self, run: Run, estimate_poses: PoseEstimator | None) -> Run:
         if run.world_T_sensor is not None or len(run.frames) <= self.gap:
             return run
-        return Run(run.frames, estimate_poses([frame.path for frame in run.frames], self._format))
+        if estimate_poses is None:
+            raise ValueError(f"{self.name}: no poses for the run that begins with {run.frames[0].key}")
+        return Run(run.frames, estimate_poses(run.frames, self.reader))
 
     def _read(self, run: int, index: int) -> Sweep:
         frame, poses = self._frame(run, index), self.runs[run].world_T_sensor
-        xyz, features = self._format.read(frame.path)
+        xyz, features = self.reader.read(frame)
         pose = None if poses is None else torch.from_numpy(poses[index].copy())
         return Sweep(xyz, features, self.contract, frame.key, frame.timestamp, pose)
