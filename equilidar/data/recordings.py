@@ -177,9 +177,23 @@ class RecordedPairs:
     def num_sweeps(self) -> int:
         return len(self._sweeps)
 
+    @property
+    def sweep_keys(self) -> list[str]:
+        """Key of each sweep, in order."""
+        return [frame.key for run in self.runs for frame in run.frames]
+
+    @property
+    def sweep_gap(self) -> int:
+        return self.gap
+
     def sweep(self, index: int) -> Sweep:
         """Return sweep `index` of all runs, in order."""
         return self._read(*self._sweeps[index])
+
+    def sweep_runs(self) -> list[range]:
+        """Return the indices of each run's sweeps."""
+        bounds = [0, *itertools.accumulate(len(run.frames) for run in self.runs)]
+        return [range(start, stop) for start, stop in itertools.pairwise(bounds)]
 
     def provenance(self) -> dict[str, Any]:
         """Return what identifies the data; the hash covers names, sizes and given poses, not the points."""

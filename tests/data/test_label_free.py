@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 import equilidar.data
@@ -13,13 +14,15 @@ from equilidar.data.folder import FolderPairs
 from equilidar.data.kitti_odometry import KittiOdometry
 from equilidar.data.kitti_raw import KittiRaw, scan_files
 from equilidar.data.kitti_raw_labelled import KittiRawLabelled
+from equilidar.data.packed import PackedPairs
+from equilidar.data.packing import Packing
 from equilidar.structures import SweepPair
 from tests.data.fake_data import cloud, write_bin
 from tests.data.fake_kitti import CAR, write_calibration, write_labels, write_odometry, write_pose_rows
 from tests.data.test_pairs import camera_poses, write_raw
 
 PACKAGE = Path(equilidar.data.__file__).parent
-PAIR_READERS = ("kitti_odometry", "kitti_raw", "folder")
+PAIR_READERS = ("kitti_odometry", "kitti_raw", "folder", "packed")
 KNOWS_LABELS = {"Boxes3D", "LabelledSweep", "LabelledBatch", "ObjectAnnotations", "Detections", "labelled", "boxes"}
 DRIVE = "2011_09_26_drive_0001_sync"
 
@@ -63,8 +66,9 @@ def test_pair_readers_import_nothing_that_knows_labels():
                 inner = name
             if inner and inner not in seen:
                 todo.append(inner)
-    assert {"recordings", "point_files", "poses", "ego_motion"} <= seen
-    assert seen.isdisjoint({"kitti_labels", "kitti_frames", "kitti_object", "kitti_raw_labelled", "subsets"})
+    assert {"recordings", "point_files", "poses", "ego_motion", "packed_file", "packed_index"} <= seen
+    knowing = {"kitti_labels", "kitti_frames", "kitti_object", "kitti_raw_labelled", "packed_labelled", "subsets"}
+    assert seen.isdisjoint(knowing)
 
 
 def annotate(folder: Path, frames: list[str]) -> None:
@@ -100,7 +104,7 @@ def make_folder(root: Path) -> Callable[[], FolderPairs]:
     return lambda: FolderPairs(root)
 
 
-def stream(data: KittiRaw | KittiOdometry | FolderPairs) -> list:
+def stream(data: KittiRaw | KittiOdometry | FolderPairs | PackedPairs) -> list:
     pairs = [data[i] for i in range(len(data))]
     return [(p.key, p.target.timestamp, *(tensor.numpy().tobytes() for tensor in tensors(p))) for p in pairs]
 
@@ -133,6 +137,17 @@ def test_annotations_are_not_even_opened(tmp_path: Path, make: Callable, opened_
     stream(build())
     assert any("velodyne" in path for path in opened_paths), "the hook sees nothing"
     assert not [path for path in opened_paths if "label" in path.removeprefix(str(tmp_path))]
+
+
+@pytest.mark.parametrize("make", [make_raw, make_odometry, make_folder])
+def test_a_packed_store_has_no_column_for_labels_and_gives_the_same_pairs(tmp_path: Path, make: Callable):
+    raw = make(tmp_path / "raw")()
+    index = Packing(raw, tmp_path / "store", "", num_workers=1).run()
+    assert index.plan["box_convention"] is None and index.plan["class_names"] is None
+    for path in index.paths:
+        columns = pa.ipc.open_file(path.read_bytes()).schema.names
+        assert columns == ["key", "timestamp", "world_T_sensor", "xyz", "features"]
+    assert stream(PackedPairs(tmp_path / "store")) == stream(raw)
 
 
 def test_the_hook_sees_labels_being_read(tmp_path: Path, opened_paths: list[str]):
