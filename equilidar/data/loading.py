@@ -1,16 +1,18 @@
 """From dataset to batches: workers only read and concatenate; faulty samples are reported, not fatal."""
 
 from dataclasses import dataclass
-from typing import Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from equilidar.data.faults import Fault, FaultySweepError
 from equilidar.data.protocols import LabelledDataset, PairDataset
 from equilidar.data.sampler import SampleRequest, SeededSampler
-from equilidar.structures import LabelledBatch, LabelledSweep, SweepPair, SweepPairBatch
+from equilidar.data.transport import Arena, pack, room_for, unpack
+from equilidar.structures import LabelledBatch, LabelledSweep, Sweep, SweepPair, SweepPairBatch
 from equilidar.structures.moving import Movable
 
 Kind = Literal["pairs", "labelled"]
@@ -30,10 +32,17 @@ class LoadedBatch(Movable, Generic[B]):
     batch: B | None
     faults: list[Fault]
 
+    def __reduce__(self) -> Any:
+        return _received, pack((self.batch, self.faults))
+
     @property
     def num_seen(self) -> int:
         """Samples that were asked for, without padding: what `FaultBudget.observe` counts."""
         return (0 if self.batch is None else self.batch.batch_size) + len(self.faults)
+
+
+def _received(*packed: Any) -> LoadedBatch:
+    return LoadedBatch(*unpack(*packed))
 
 
 @dataclass(slots=True)
@@ -66,7 +75,12 @@ def collate_pairs(samples: list[LoadedSample | Fault | None]) -> LoadedBatch[Swe
     """Concatenate pairs; keep fault records beside them."""
     good = [sample for sample in samples if isinstance(sample, LoadedSample)]
     pairs = [sample.item for sample in good if isinstance(sample.item, SweepPair)]
-    batch = SweepPairBatch.collate(pairs, [sample.seed for sample in good]) if pairs else None
+    if not pairs:
+        return LoadedBatch(None, _faults(samples))
+    sweeps = [sweep for pair in pairs for sweep in (pair.source, pair.target)]
+    flows = [tensor for pair in pairs for tensor in (pair.flow, pair.flow_valid) if tensor is not None]
+    with Arena(room_for([*_points_of(sweeps), *flows])) as arena:
+        batch = SweepPairBatch.collate(pairs, [sample.seed for sample in good], arena.concatenate)
     return LoadedBatch(batch, _faults(samples))
 
 
@@ -74,8 +88,15 @@ def collate_labelled(samples: list[LoadedSample | Fault | None]) -> LoadedBatch[
     """Concatenate labelled sweeps; keep fault records beside them."""
     good = [sample for sample in samples if isinstance(sample, LoadedSample)]
     sweeps = [sample.item for sample in good if isinstance(sample.item, LabelledSweep)]
-    batch = LabelledBatch.collate(sweeps, [sample.seed for sample in good]) if sweeps else None
+    if not sweeps:
+        return LoadedBatch(None, _faults(samples))
+    with Arena(room_for(_points_of([item.sweep for item in sweeps]))) as arena:
+        batch = LabelledBatch.collate(sweeps, [sample.seed for sample in good], arena.concatenate)
     return LoadedBatch(batch, _faults(samples))
+
+
+def _points_of(sweeps: list[Sweep]) -> list[Tensor]:
+    return [tensor for sweep in sweeps for tensor in (sweep.xyz, sweep.features)]
 
 
 def _faults(samples: list[LoadedSample | Fault | None]) -> list[Fault]:

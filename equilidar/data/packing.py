@@ -5,7 +5,6 @@ import fcntl
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ from equilidar.data.packed_index import (
 )
 from equilidar.data.packing_plan import PackingSource, PackingUnit, differing, spread
 from equilidar.data.packing_progress import SweepProgress, size_text, time_text
-from equilidar.data.packing_workers import PackingError, make_pool, measure, pack_unit, write_report
+from equilidar.data.packing_workers import PackingError, errors_of_workers, make_pool, measure, pack_unit, write_report
 from equilidar.data.protocols import LabelledDataset, PairDataset
 
 _MEASURED = 8
@@ -118,7 +117,7 @@ class Packing:
         if not indices:
             return Estimate(0, 0, 0, 0.0)
         pool, _ = make_pool(self.source, 1)
-        with pool, _errors_of_workers():
+        with pool, errors_of_workers():
             chosen = [indices[i] for i in spread(len(indices), _MEASURED)]
             size, seconds, good = pool.submit(measure, chosen, _existing(self.output)).result()
         if good == 0:
@@ -174,7 +173,7 @@ class Packing:
         pool, counter = make_pool(self.source, min(self._num_workers, len(self.todo)))
         names: dict[Future[dict[str, Any]], str] = {}
         try:
-            with SweepProgress(sum(len(unit.indices) for unit in self.todo)) as bar, _errors_of_workers():
+            with SweepProgress(sum(len(unit.indices) for unit in self.todo)) as bar, errors_of_workers():
                 names = {pool.submit(pack_unit, unit, self._folder): unit.name for unit in self.todo}
                 waiting = set(names)
                 while waiting:
@@ -275,19 +274,6 @@ class Packing:
 
 def _existing(path: Path) -> Path:
     return next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.is_dir())
-
-
-@contextlib.contextmanager
-def _errors_of_workers() -> Iterator[None]:
-    try:
-        yield
-    except PackingError as error:
-        # Raised anew: to the command line, what a process of the pool raised looks like no error of ours.
-        raise PackingError(str(error)) from error
-    except BrokenProcessPool as error:
-        raise PackingError(
-            "a reading process died (was it killed for its memory?); run again to go on, with fewer num_workers"
-        ) from error
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,20 @@ def make_pool(source: PackingSource, num_workers: int) -> tuple[ProcessPoolExecu
     counter = context.Value("q", 0)
     pool = ProcessPoolExecutor(num_workers, context, initializer=_start, initargs=(source, counter, os.getpid()))
     return pool, counter
+
+
+@contextlib.contextmanager
+def errors_of_workers() -> Iterator[None]:
+    """Make what the processes of a pool raise, and their sudden end, a `PackingError` of this process."""
+    try:
+        yield
+    except PackingError as error:
+        # Raised anew: to the command line, what a process of the pool raised looks like no error of ours.
+        raise PackingError(str(error)) from error
+    except BrokenProcessPool as error:
+        raise PackingError(
+            "a reading process died (was it killed for its memory?); run again to go on, with fewer num_workers"
+        ) from error
 
 
 def _start(source: PackingSource, counter: Any, parent: int) -> None:

@@ -1,5 +1,6 @@
 """Point files on disk: .bin, .npy, .pcd and .ply to coordinates and named channels. Nothing is ever unpickled."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -73,22 +74,41 @@ class PointFormat:
             ValueError: the file has no such column: the settings are wrong, not the file.
         """
         columns = read_columns(path, self.columns)
-        names = [*(_find(path, columns, axis) for axis in "xyz"), *(_find(path, columns, c) for c in self.channels)]
-        table = np.stack([np.asarray(columns[name], dtype=np.float64) for name in names], 1)
-        table[:, 3:] /= self.scales
-        values = torch.from_numpy(table.astype(np.float32))
-        finite = values.isfinite().all(1)
-        if self.drop_invalid:
-            values = values[finite]
-        elif not bool(finite.all()):
-            raise FaultySweepError(f"{path}: {int((~finite).sum())} of {len(values)} points are not finite")
-        if len(values) == 0:
+        xyz = self._table(path, columns, ("x", "y", "z"), (1.0, 1.0, 1.0))
+        features = self._table(path, columns, self.channels, self.scales)
+        if len(xyz) and not (_is_finite(xyz) and _is_finite(features)):
+            finite = xyz.isfinite().all(1) & features.isfinite().all(1)
+            if not self.drop_invalid:
+                raise FaultySweepError(f"{path}: {int((~finite).sum())} of {len(xyz)} points are not finite")
+            xyz, features = xyz[finite], features[finite]
+        if len(xyz) == 0:
             raise FaultySweepError(f"{path}: no points")
-        if float(values[:, :3].abs().max()) > _LARGEST_COORDINATE:
+        if max(map(abs, _bounds(xyz))) > _LARGEST_COORDINATE:
             raise FaultySweepError(
                 f"{path}: coordinates beyond {_LARGEST_COORDINATE:.0f} m; are its columns really {list(self.columns)}?"
             )
-        return values[:, :3].contiguous(), values[:, 3:].contiguous()
+        return xyz, features
+
+    def _table(
+        self, path: Path, columns: dict[str, NDArray], names: tuple[str, ...], scales: tuple[float, ...]
+    ) -> Float[Tensor, "N C"]:
+        """Return columns side by side, divided by their scales in double precision and stored in single."""
+        found = [columns[_find(path, columns, name)] for name in names]
+        table = np.empty((len(next(iter(columns.values()))), len(names)), dtype=np.float32)
+        for place, (column, scale) in enumerate(zip(found, scales, strict=True)):
+            table[:, place] = column if scale == 1 else np.divide(column, scale, dtype=np.float64)
+        return torch.from_numpy(table)
+
+
+def _bounds(values: Float[Tensor, "N C"]) -> tuple[float, float]:
+    """Return the smallest and the largest value; NaN if there is one."""
+    lowest, highest = torch.aminmax(values)
+    return float(lowest), float(highest)
+
+
+def _is_finite(values: Float[Tensor, "N C"]) -> bool:
+    """Tell it from two numbers: a mask of all values takes several times as long."""
+    return values.numel() == 0 or all(map(math.isfinite, _bounds(values)))
 
 
 def read_columns(path: Path, columns: tuple[str, ...]) -> dict[str, NDArray]:
