@@ -123,9 +123,9 @@ def make_loader(
 ) -> StatefulDataLoader:
     """Return a loader of `LoadedBatch`es that resumes in mid-epoch with identical batches.
 
-    Its `state_dict()` goes into the checkpoint; `load_state_dict()` of a new loader with the same arguments goes on
-    from there. The trainer may not put a sampler of its own in (`use_distributed_sampler=False`). No global random
-    state is read or moved.
+    What `place_in_epoch` returns goes into the checkpoint; after `loader.sampler.resume(place)` a new loader, with
+    whatever number of workers, goes on from there. The trainer may not put a sampler of its own in
+    (`use_distributed_sampler=False`). No global random state is read or moved.
 
     Args:
         dataset: map-style dataset of pairs or labelled sweeps.
@@ -159,3 +159,13 @@ def make_loader(
         # The loader draws a base seed for its workers, by default from the global generator.
         generator=torch.Generator().manual_seed(seed),
     )
+
+
+def place_in_epoch(loader: StatefulDataLoader) -> dict[str, int]:
+    """Return where the sampler stood after the batch that the loader yielded last, whatever its workers read ahead.
+
+    The loader's own `state_dict` holds it as well, but one of another number of workers is refused.
+    """
+    state = loader.state_dict()
+    main = state["_snapshot"]["_main_snapshot"] if loader.num_workers else state
+    return main["_sampler_iter_state"]["sampler_iter_state"]
