@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-fast lint format doctor bench gpu-check clean
+.PHONY: help setup quickstart test test-fast lint format doctor bench bench-data gpu-check clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -47,6 +47,9 @@ doctor: setup ## Say what is installed and usable here, and what to do about the
 bench: setup ## Print sweeps/s of the simulator and the time of the evaluator
 	$(BIN)/python benchmarks/simulator.py
 	$(BIN)/python benchmarks/kitti_evaluator.py
+
+bench-data: setup ## Print pairs/s of raw and packed sweeps, alone and with the pipeline, against OpenPCDet's way of loading
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/data.py
 
 gpu-check: setup ## Run what needs a GPU
 	$(BIN)/python -m pytest -m gpu
