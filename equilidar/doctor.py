@@ -25,6 +25,7 @@ REQUIRED = (
 OPTIONAL = {
     "spconv": ("sparse convolution on CUDA; a test oracle on CPU", "spconv-cpu"),
     "kiss_icp": ("ego motion where a log has no poses", "ego"),
+    "rosbags": ("ROS bags and MCAP files", "logs"),
     "plotly": ("curves in report pages", "report"),
     "tensorboard": ("TensorBoard logs", "report"),
     "wandb": ("logger=wandb", "wandb"),

@@ -1,40 +1,17 @@
 """Which recordings hold frames of KITTI's detection validation split, and so are kept out of pretraining.
 
-KITTI's detection frames were drawn from its raw drives, and its odometry sequences are raw drives as well. Pretraining
-on a drive that holds validation frames lets the network see the very sweeps on which it is later measured.
+Pretraining on a drive that holds validation frames lets the network see the very sweeps on which it is later measured.
 """
 
-import re
+import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-_DRIVE = re.compile(r"(\d{4}_\d\d_\d\d_drive_\d{4})")
+from equilidar.data.kitti_drives import DETECTION_FRAMES, VALIDATION_DRIVES, drive_of
+from equilidar.data.listing import content_hash
 
-# Odometry sequence -> raw drive, from the readme of the KITTI odometry development kit ("Mapping to Raw Data"). For the
-# test sequences 11 to 21 no mapping is published.
-ODOMETRY_DRIVES = {
-    "00": "2011_10_03_drive_0027",
-    "01": "2011_10_03_drive_0042",
-    "02": "2011_10_03_drive_0034",
-    "03": "2011_09_26_drive_0067",
-    "04": "2011_09_30_drive_0016",
-    "05": "2011_09_30_drive_0018",
-    "06": "2011_09_30_drive_0020",
-    "07": "2011_09_30_drive_0027",
-    "08": "2011_09_30_drive_0028",
-    "09": "2011_09_30_drive_0033",
-    "10": "2011_09_30_drive_0034",
-}
-
-# Drives that are known to hold frames of the 3769-frame validation split, with the evidence (mapping of the object
-# development kit: raw frames 0000000007 and 0000000014 of this drive are detection frames 001497 and 004587).
-VALIDATION_DRIVES = {"2011_09_26_drive_0052": "detection frames 001497 and 004587"}
-
-
-def drive_of(name: str) -> str | None:
-    """Return "2011_09_26_drive_0052" of a folder name like "2011_09_26_drive_0052_sync"; None if it is none."""
-    match = _DRIVE.search(name)
-    return match.group(1) if match else None
+_LOG = logging.getLogger(__name__)
 
 
 def read_devkit_mapping(folder: Path, validation_list: Path) -> frozenset[str]:
@@ -70,11 +47,32 @@ def read_devkit_mapping(folder: Path, validation_list: Path) -> frozenset[str]:
 
 
 @dataclass(frozen=True)
+class DriveChoice:
+    """Which sequences pretraining may use.
+
+    Attributes:
+        used: recording by sequence (None where it is not known).
+        left_out: the reason by sequence.
+        allow: whether the user allowed every drive.
+    """
+
+    used: dict[str, str | None]
+    left_out: dict[str, str]
+    allow: bool
+
+    def provenance(self) -> dict[str, Any]:
+        """Return the list and its hash."""
+        lists = {"used": self.used, "left_out": self.left_out}
+        return {"allow_validation_drives": self.allow, **lists, "drive_list_hash": content_hash(lists)}
+
+
+@dataclass(frozen=True)
 class ValidationGuard:
     """Leaves out of pretraining what holds, or may hold, validation frames.
 
-    Without the development kit's mapping only few drives are known, and a drive of which nothing is known counts as one
-    that may hold validation frames: silence is no proof.
+    A recording without any labelled detection frame is free (`kitti_drives.DETECTION_FRAMES`): so are all odometry
+    sequences and KITTI-360. Which of a drive's detection frames belong to the validation split only the development
+    kit's mapping tells; without it every drive that holds detection frames is left out, for silence is no proof.
 
     Attributes:
         allow: use every drive; the run's provenance says so.
@@ -86,43 +84,54 @@ class ValidationGuard:
     """
 
     allow: bool = False
-    devkit_mapping: Path | None = None
-    validation_list: Path | None = None
+    devkit_mapping: str | Path | None = None
+    validation_list: str | Path | None = None
 
     def __post_init__(self) -> None:
         if (self.devkit_mapping is None) != (self.validation_list is None):
             raise ValueError("dataset.devkit_mapping and dataset.validation_list are only of use together")
 
-    def left_out(self, drives: dict[str, str | None]) -> dict[str, str]:
-        """Tell which sequences to leave out, and why.
+    def choose(self, drives: dict[str, str | None]) -> DriveChoice:
+        """Tell which sequences to use and which to leave out; the latter are logged.
 
         Args:
             drives: raw drive by sequence, None where it is not known.
 
-        Returns:
-            The reason by sequence.
-
         Raises:
+            FileNotFoundError: a file of the mapping does not exist.
             ValueError: every sequence would be left out.
         """
         if self.allow:
-            return {}
-        reasons = {sequence: reason for sequence, drive in drives.items() if (reason := self._reason(drive))}
-        if drives and len(reasons) == len(drives):
-            listed = "; ".join(f"{sequence}: {reason}" for sequence, reason in list(reasons.items())[:3])
+            return DriveChoice(dict(drives), {}, True)
+        holding = None
+        if self.devkit_mapping is not None and self.validation_list is not None:
+            holding = read_devkit_mapping(Path(self.devkit_mapping), Path(self.validation_list))
+        left_out = {sequence: reason for sequence, drive in drives.items() if (reason := _reason(drive, holding))}
+        if drives and len(left_out) == len(drives):
+            listed = "; ".join(f"{sequence}: {reason}" for sequence, reason in list(left_out.items())[:3])
             raise ValueError(
                 f"all {len(drives)} sequences hold or may hold frames of KITTI's detection validation split "
                 f"({listed}); set dataset.devkit_mapping and dataset.validation_list to know, or "
                 "dataset.allow_validation_drives=true"
             )
-        return reasons
+        for sequence, reason in left_out.items():
+            _LOG.warning("%s is left out of pretraining: %s", sequence, reason)
+        return DriveChoice({name: drive for name, drive in drives.items() if name not in left_out}, left_out, False)
 
-    def _reason(self, drive: str | None) -> str | None:
-        if drive is None:
-            return "its raw drive is not known"
-        if self.devkit_mapping is not None and self.validation_list is not None:
-            holding = read_devkit_mapping(self.devkit_mapping, self.validation_list)
-            return f"{drive} holds validation frames" if drive in holding else None
-        if drive in VALIDATION_DRIVES:
-            return f"{drive} holds {VALIDATION_DRIVES[drive]}"
-        return f"whether {drive} holds validation frames is not known"
+
+def _reason(drive: str | None, holding: frozenset[str] | None) -> str | None:
+    """Tell why a recording is left out.
+
+    Args:
+        drive: the recording.
+        holding: drives that hold validation frames; None where only the published facts are known.
+    """
+    if drive is None:
+        return "its raw drive is not known"
+    if holding is not None:
+        return f"{drive} holds validation frames" if drive in holding else None
+    if drive in VALIDATION_DRIVES:
+        return f"{drive} holds {VALIDATION_DRIVES[drive]}"
+    if drive in DETECTION_FRAMES:
+        return f"{drive} holds {DETECTION_FRAMES[drive]} detection frames; whether of the validation split is not known"
+    return None

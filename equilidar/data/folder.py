@@ -47,6 +47,7 @@ class FolderPairs(RecordedPairs):
         period: float = 0.1,
         gap: int = 1,
         cache_dir: str | Path | None = None,
+        accumulate: int = 1,
     ) -> None:
         """List the pairs.
 
@@ -61,6 +62,7 @@ class FolderPairs(RecordedPairs):
             period: seconds from sweep to sweep, where neither poses nor names tell the time.
             gap: sweeps from source to target.
             cache_dir: for estimated poses; see `EgoMotion`.
+            accumulate: see `RecordedPairs`.
         """
         self.root = require_folder(Path(root), "point files", "dataset.root")
         if period <= 0:
@@ -72,7 +74,7 @@ class FolderPairs(RecordedPairs):
             raise FileNotFoundError(f"no {', '.join(SUFFIXES)} files in {self.root} or below; set dataset.root")
         runs = [run for folder, files in sequences for run in self._runs(folder, files, poses, period)]
         ego_motion = EgoMotion(None if cache_dir is None else Path(cache_dir))
-        super().__init__("folder", runs, PointFileReader(point_format), gap, ego_motion)
+        super().__init__("folder", runs, PointFileReader(point_format), gap, ego_motion, accumulate=accumulate)
 
     def _runs(self, folder: Path, files: list[Path], poses_name: str | None, period: float) -> list[Run]:
         sequence = self.root.name if folder == self.root else folder.relative_to(self.root).as_posix()

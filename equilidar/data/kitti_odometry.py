@@ -1,21 +1,20 @@
-"""KITTI odometry and SemanticKITTI layout: sequences of consecutive sweeps with poses, no labels."""
+"""KITTI odometry, and whatever has its layout: sequences of consecutive sweeps with poses, no labels."""
 
-import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from equilidar.data.ego_motion import EgoMotion
-from equilidar.data.excluded_drives import ODOMETRY_DRIVES, ValidationGuard
+from equilidar.data.excluded_drives import ValidationGuard
 from equilidar.data.kitti_calibration import matrix, read_matrices, rigid_4x4
+from equilidar.data.kitti_drives import odometry_recording
 from equilidar.data.listing import last_number, point_files, require_folder
 from equilidar.data.point_files import SUFFIXES
 from equilidar.data.poses import read_kitti_poses
 from equilidar.data.recordings import Frame, PointFileReader, RecordedPairs, Run, split_runs
 
-_LOG = logging.getLogger(__name__)
 _PERIOD = 0.1
 
 
@@ -26,12 +25,14 @@ class KittiOdometry(RecordedPairs):
     sweep `target` by inv(Tr) inv(P_target) P_source Tr. Sequences without poses get KISS-ICP's.
 
     Attributes:
-        left_out: why, by sequence, for those that hold or may hold detection validation frames.
+        choice: which sequences are used, and why others are not: those that may hold detection validation frames.
 
     Raises:
         FileNotFoundError: a folder or the calibration does not exist.
         ValueError: no pair is left, or pose rows do not reach to the last sweep.
     """
+
+    dataset_name: ClassVar[str] = "kitti_odometry"
 
     def __init__(
         self,
@@ -42,6 +43,7 @@ class KittiOdometry(RecordedPairs):
         devkit_mapping: str | Path | None = None,
         validation_list: str | Path | None = None,
         cache_dir: str | Path | None = None,
+        accumulate: int = 1,
     ) -> None:
         """List the pairs.
 
@@ -53,26 +55,20 @@ class KittiOdometry(RecordedPairs):
             devkit_mapping: see `ValidationGuard`.
             validation_list: see `ValidationGuard`.
             cache_dir: for estimated poses; see `EgoMotion`.
+            accumulate: see `RecordedPairs`.
         """
         self.root = require_folder(Path(root), "KITTI odometry data", "dataset.root")
         above = require_folder(self.root / "sequences", "KITTI odometry data", "dataset.root")
         names = sorted(p.name for p in above.iterdir() if p.is_dir()) if sequences is None else [*map(str, sequences)]
-        guard = ValidationGuard(
-            allow_validation_drives,
-            None if devkit_mapping is None else Path(devkit_mapping),
-            None if validation_list is None else Path(validation_list),
-        )
-        self._allowed = allow_validation_drives
-        self.left_out = guard.left_out({name: ODOMETRY_DRIVES.get(name) for name in names})
-        for name, reason in self.left_out.items():
-            _LOG.warning("KITTI odometry sequence %s is left out: %s", name, reason)
-        runs = [run for name in names if name not in self.left_out for run in self._runs(above / name)]
+        guard = ValidationGuard(allow_validation_drives, devkit_mapping, validation_list)
+        self.choice = guard.choose({name: odometry_recording(name) for name in names})
+        runs = [run for name in names if name in self.choice.used for run in self._runs(above / name)]
         ego_motion = EgoMotion(None if cache_dir is None else Path(cache_dir))
-        super().__init__("kitti_odometry", runs, PointFileReader(), gap, ego_motion)
+        super().__init__(self.dataset_name, runs, PointFileReader(), gap, ego_motion, accumulate=accumulate)
 
     def provenance(self) -> dict[str, Any]:
         """Return what identifies the data."""
-        return {**super().provenance(), "allow_validation_drives": self._allowed, "left_out": self.left_out}
+        return {**super().provenance(), **self.choice.provenance()}
 
     def _runs(self, folder: Path) -> list[Run]:
         scans = point_files(require_folder(folder / "velodyne", "KITTI odometry sweeps", "dataset.root"), SUFFIXES)
@@ -80,7 +76,7 @@ class KittiOdometry(RecordedPairs):
         times = _read_times(folder / "times.txt")
         frames = [
             Frame(
-                f"kitti_odometry/{folder.name}/{path.stem}",
+                f"{self.dataset_name}/{folder.name}/{path.stem}",
                 path,
                 number,
                 times[number] if number < len(times) else number * _PERIOD,

@@ -1,6 +1,5 @@
 """KITTI raw drives: consecutive sweeps, no labels."""
 
-import logging
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -9,14 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equilidar.data.ego_motion import EgoMotion
-from equilidar.data.excluded_drives import ValidationGuard, drive_of
+from equilidar.data.excluded_drives import ValidationGuard
 from equilidar.data.kitti_calibration import matrix, read_matrices
+from equilidar.data.kitti_drives import drive_of
 from equilidar.data.listing import last_number, point_files, require_folder
 from equilidar.data.point_files import SUFFIXES
 from equilidar.data.poses import read_latitude, read_oxts_pose
 from equilidar.data.recordings import Frame, PointFileReader, RecordedPairs, Run, split_runs
 
-_LOG = logging.getLogger(__name__)
 _PERIOD = 0.1
 _SCAN_FOLDERS = ("velodyne_points/data", "velodyne_points", "pcd")
 
@@ -28,7 +27,7 @@ class KittiRaw(RecordedPairs):
     KISS-ICP.
 
     Attributes:
-        left_out: why, by drive, for those that hold or may hold detection validation frames.
+        choice: which drives are used, and why others are not: those that hold or may hold validation frames.
 
     Raises:
         FileNotFoundError: a folder does not exist, or no drive is in it.
@@ -44,6 +43,7 @@ class KittiRaw(RecordedPairs):
         devkit_mapping: str | Path | None = None,
         validation_list: str | Path | None = None,
         cache_dir: str | Path | None = None,
+        accumulate: int = 1,
     ) -> None:
         """List the pairs.
 
@@ -55,24 +55,18 @@ class KittiRaw(RecordedPairs):
             devkit_mapping: see `ValidationGuard`.
             validation_list: see `ValidationGuard`.
             cache_dir: for estimated poses; see `EgoMotion`.
+            accumulate: see `RecordedPairs`.
         """
         folders = find_drives(Path(root), drives)
-        guard = ValidationGuard(
-            allow_validation_drives,
-            None if devkit_mapping is None else Path(devkit_mapping),
-            None if validation_list is None else Path(validation_list),
-        )
-        self._allowed = allow_validation_drives
-        self.left_out = guard.left_out({folder.name: drive_of(folder.name) for folder in folders})
-        for name, reason in self.left_out.items():
-            _LOG.warning("KITTI raw %s is left out: %s", name, reason)
-        runs = [run for folder in folders if folder.name not in self.left_out for run in _runs(folder)]
+        guard = ValidationGuard(allow_validation_drives, devkit_mapping, validation_list)
+        self.choice = guard.choose({folder.name: drive_of(folder.name) for folder in folders})
+        runs = [run for folder in folders if folder.name in self.choice.used for run in _runs(folder)]
         ego_motion = EgoMotion(None if cache_dir is None else Path(cache_dir))
-        super().__init__("kitti_raw", runs, PointFileReader(), gap, ego_motion)
+        super().__init__("kitti_raw", runs, PointFileReader(), gap, ego_motion, accumulate=accumulate)
 
     def provenance(self) -> dict[str, Any]:
         """Return what identifies the data."""
-        return {**super().provenance(), "allow_validation_drives": self._allowed, "left_out": self.left_out}
+        return {**super().provenance(), **self.choice.provenance()}
 
 
 def find_drives(root: Path, names: list[str] | tuple[str, ...] | None = None) -> list[Path]:

@@ -1,5 +1,6 @@
 """Pairs from a packed store (tools/prepare.py). Knows no labels, and refuses a store that holds any."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ class PackedPairs:
         self._files = PackedFiles(self.index.paths)
         self._file, self._row = columns["file"], columns["row"]
         self.sweep_keys: list[str] = columns["key"].tolist()
-        self._pairs = pairs_of(columns["run"], columns["position"], columns["has_pose"], self.gap)
+        self._pairs = pairs_of(columns, self.gap)
         self.keys = [f"{self.sweep_keys[i]}->{self.sweep_keys[j]}" for i, j in self._pairs.tolist()]
         if not self.keys:
             raise ValueError(f"{root}: no two sweeps with poses are {self.gap} apart; choose another dataset.gap")
@@ -100,19 +101,19 @@ def _is_named(sequence: str, wanted: str) -> bool:
     return sequence == wanted or sequence.endswith(f"/{wanted}")
 
 
-def pairs_of(run: np.ndarray, position: np.ndarray, has_pose: np.ndarray, gap: int) -> np.ndarray:
+def pairs_of(sweeps: Mapping[str, np.ndarray], gap: int) -> np.ndarray:
     """Return (P, 2) rows of sweeps with poses that are `gap` positions apart in the same run, in order.
 
     Args:
-        run: (S,) which run of consecutive sweeps each is of.
-        position: (S,) place in the run; a sweep that could not be read leaves a hole.
-        has_pose: (S,) whether the pose is known.
+        sweeps: columns of (S,): `run` of consecutive sweeps, `position` in it (a sweep that could not be read leaves a
+            hole), `has_pose`, and `is_target`, whether the sweep may be the later one.
         gap: positions from source to target.
     """
+    run, position, has_pose = sweeps["run"], sweeps["position"], sweeps["has_pose"]
     width = int(position.max(initial=0)) + gap + 1
     code = run.astype(np.int64) * width + position
     order = np.argsort(code, kind="stable")
     place = np.searchsorted(code[order], code + gap).clip(max=max(len(code) - 1, 0))
     partner = order[place] if len(code) else order
-    found = (code[partner] == code + gap) & has_pose & has_pose[partner]
+    found = (code[partner] == code + gap) & has_pose & has_pose[partner] & sweeps["is_target"][partner]
     return np.stack([np.flatnonzero(found), partner[found]], 1)

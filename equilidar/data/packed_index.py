@@ -31,6 +31,7 @@ SWEEPS_SCHEMA = pa.schema(
         ("run", pa.int32()),
         ("position", pa.int32()),
         ("has_pose", pa.bool_()),
+        ("is_target", pa.bool_()),
     ]
 )
 

@@ -202,7 +202,7 @@ class Packing:
         with atomic_file(self.output / SWEEPS_FILE) as file:
             file.write(content)
         faults = [list(fault) for unit in self.units for fault in reports[unit.name]["faults"]]
-        stamp = files, hash_bytes(content), len(self.source.keys) - len(faults), faults
+        stamp = files, hash_bytes(content), len(self.source.indices) - len(faults), faults
         index = PackedIndex(self.output, self.source.kind, self._plan, self._command, *stamp)
         write_report(self.output / INDEX_FILE, index.to_json())
         (self.output / PLAN_FILE).unlink(missing_ok=True)
@@ -221,6 +221,7 @@ class Packing:
             "run": [places[index][0] for index in indices],
             "position": [places[index][1] for index in indices],
             "has_pose": [value for report in reports for value in report["has_pose"]],
+            "is_target": [self.source.is_target[index] for index in indices],
         }
         return pa.table(columns, SWEEPS_SCHEMA).take(np.argsort(indices, kind="stable")).combine_chunks()
 

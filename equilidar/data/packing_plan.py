@@ -42,6 +42,8 @@ class PackingSource:
     Attributes:
         kind: of store.
         keys: of the sweeps.
+        indices: of those that are packed: where not every sweep may be the target of a pair, those that are in one.
+        is_target: for every sweep.
         schema: of the files.
 
     Raises:
@@ -54,6 +56,7 @@ class PackingSource:
         if isinstance(dataset, LabelledDataset):
             self.kind: StoreKind = "labelled"
             self.keys, self.runs, self.gap = list(dataset.keys), [range(len(dataset))], 0
+            self.indices, self.is_target = list(range(len(dataset))), [False] * len(dataset)
             self.schema = sweep_schema(dataset.contract, label_fields(self.annotated))
             return
         if not isinstance(dataset, HasSweeps):
@@ -61,11 +64,17 @@ class PackingSource:
         if getattr(dataset, "from_labels", False):
             raise ValueError(
                 f"dataset {dataset.name} gives flow that comes from labels, and a store for pretraining holds none: "
-                "set dataset.exact_flow=false"
+                "pack it without (dataset.exact_flow=false, or the dataset of the same name without flow)"
             )
         self.kind = "pairs"
         self.keys, self.runs, self.gap = dataset.sweep_keys, dataset.sweep_runs(), dataset.sweep_gap
+        self.is_target = [dataset.is_target(index) for index in range(len(self.keys))]
+        self.indices = list(range(len(self.keys))) if all(self.is_target) else self._in_pairs()
         self.schema = sweep_schema(dataset.contract)
+
+    def _in_pairs(self) -> list[int]:
+        targets = [index for run in self.runs for index in run[self.gap :] if self.is_target[index]]
+        return sorted({*targets, *(index - self.gap for index in targets)})
 
     def row(self, index: int) -> dict[str, pa.Array]:
         """Return sweep `index` as a row of a file; raises FaultySweepError where it cannot be used."""
@@ -81,8 +90,8 @@ class PackingSource:
     def units(self, sweeps_per_file: int) -> list[PackingUnit]:
         """Deal the sweeps into files: by sequence, long ones cut."""
         sequences: dict[str, list[int]] = {}
-        for index, key in enumerate(self.keys):
-            sequences.setdefault(key.rpartition("/")[0], []).append(index)
+        for index in self.indices:
+            sequences.setdefault(self.keys[index].rpartition("/")[0], []).append(index)
         parts = [
             (sequence, tuple(indices[start : start + sweeps_per_file]))
             for sequence, indices in sequences.items()

@@ -1,6 +1,7 @@
 """Point files on disk: .bin, .npy, .pcd and .ply to coordinates and named channels. Nothing is ever unpickled."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -23,7 +24,7 @@ _LARGEST_COORDINATE = 1e4
 
 _ALIASES = {
     "intensity": ("intensity", "reflectance", "reflectivity", "scalar_intensity", "scalar_Intensity", "i"),
-    "time": ("time", "t", "timestamp", "offset_time"),
+    "time": ("time", "t", "timestamp", "time_stamp", "offset_time", "time_offset"),
     "ring": ("ring", "line", "channel", "laser_number"),
 }
 
@@ -73,27 +74,42 @@ class PointFormat:
             FaultySweepError: the file is missing, corrupt, truncated, empty, or holds values that are not finite.
             ValueError: the file has no such column: the settings are wrong, not the file.
         """
-        columns = read_columns(path, self.columns)
-        xyz = self._table(path, columns, ("x", "y", "z"), (1.0, 1.0, 1.0))
-        features = self._table(path, columns, self.channels, self.scales)
+        return self.convert(read_columns(path, self.columns), path)
+
+    def convert(
+        self, columns: Mapping[str, NDArray], source: Path | str
+    ) -> tuple[Float[Tensor, "N 3"], Float[Tensor, "N C"]]:
+        """Make coordinates (metres) and scaled channels of columns that something else has read.
+
+        Args:
+            columns: numbers by name; known other names of a channel are understood.
+            source: where they are from, for errors.
+
+        Raises:
+            FaultySweepError: there are no points, or they hold values that are not finite or no coordinates.
+            ValueError: there is no such column: the settings are wrong, not the data.
+        """
+        xyz = self._table(columns, ("x", "y", "z"), (1.0, 1.0, 1.0), source)
+        features = self._table(columns, self.channels, self.scales, source)
         if len(xyz) and not (_is_finite(xyz) and _is_finite(features)):
             finite = xyz.isfinite().all(1) & features.isfinite().all(1)
             if not self.drop_invalid:
-                raise FaultySweepError(f"{path}: {int((~finite).sum())} of {len(xyz)} points are not finite")
+                raise FaultySweepError(f"{source}: {int((~finite).sum())} of {len(xyz)} points are not finite")
             xyz, features = xyz[finite], features[finite]
         if len(xyz) == 0:
-            raise FaultySweepError(f"{path}: no points")
+            raise FaultySweepError(f"{source}: no points")
         if max(map(abs, _bounds(xyz))) > _LARGEST_COORDINATE:
             raise FaultySweepError(
-                f"{path}: coordinates beyond {_LARGEST_COORDINATE:.0f} m; are its columns really {list(self.columns)}?"
+                f"{source}: coordinates beyond {_LARGEST_COORDINATE:.0f} m; are its columns really "
+                f"{list(self.columns)}?"
             )
         return xyz, features
 
     def _table(
-        self, path: Path, columns: dict[str, NDArray], names: tuple[str, ...], scales: tuple[float, ...]
+        self, columns: Mapping[str, NDArray], names: tuple[str, ...], scales: tuple[float, ...], source: Path | str
     ) -> Float[Tensor, "N C"]:
         """Return columns side by side, divided by their scales in double precision and stored in single."""
-        found = [columns[_find(path, columns, name)] for name in names]
+        found = [columns[find_column(columns, name, source)] for name in names]
         table = np.empty((len(next(iter(columns.values()))), len(names)), dtype=np.float32)
         for place, (column, scale) in enumerate(zip(found, scales, strict=True)):
             table[:, place] = column if scale == 1 else np.divide(column, scale, dtype=np.float64)
@@ -132,11 +148,16 @@ def read_columns(path: Path, columns: tuple[str, ...]) -> dict[str, NDArray]:
         raise FaultySweepError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
-def _find(path: Path, columns: dict[str, NDArray], name: str) -> str:
+def find_column(columns: Mapping[str, NDArray], name: str, source: Path | str) -> str:
+    """Return the name under which `columns` hold a channel.
+
+    Raises:
+        ValueError: they do not.
+    """
     for candidate in _ALIASES.get(name, (name,)):
         if candidate in columns:
             return candidate
-    raise ValueError(f"{path}: no column {name!r}, it has {list(columns)}; change the dataset's channels or columns")
+    raise ValueError(f"{source}: no column {name!r}, it has {list(columns)}; change the dataset's channels or columns")
 
 
 def _read_bin(path: Path, columns: tuple[str, ...]) -> dict[str, NDArray]:

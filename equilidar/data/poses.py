@@ -1,4 +1,4 @@
-"""Pose files: KITTI rows, TUM rows, GPS/IMU packets of KITTI raw."""
+"""Pose files: KITTI rows, numbered rows of KITTI-360, TUM rows, GPS/IMU packets of KITTI raw."""
 
 from pathlib import Path
 
@@ -22,6 +22,25 @@ def read_kitti_poses(path: Path) -> NDArray[np.float64]:
     poses = np.tile(np.eye(4), (len(table), 1, 1))
     poses[:, :3] = table.reshape(-1, 3, 4)
     return _require_rigid(poses, path)
+
+
+def read_numbered_poses(path: Path) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Read rows of a frame number and 12 or 16 numbers, a pose row-major (KITTI-360).
+
+    Returns:
+        (F,) frame numbers and (F, 4, 4) poses.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a row has another number of entries, or is no rigid transform.
+    """
+    width = next((len(line.split()) for line in _lines(path)), 0)
+    if width not in (13, 17):
+        raise ValueError(f"{path}: rows of {width} numbers; expected a frame number and 12 or 16 more")
+    table = _read_table(path, width)
+    poses = np.tile(np.eye(4), (len(table), 1, 1))
+    poses[:, :3] = table[:, 1:13].reshape(-1, 3, 4)
+    return table[:, 0].astype(np.int64), _require_rigid(poses, path)
 
 
 def read_tum_poses(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

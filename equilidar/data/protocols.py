@@ -58,6 +58,10 @@ class HasSweeps(Protocol):
         """Return the indices of each run of consecutive sweeps: a pair lies within one."""
         ...
 
+    def is_target(self, index: int) -> bool:
+        """Tell whether sweep `index` may be the target of a pair, in datasets that choose among them."""
+        ...
+
 
 @runtime_checkable
 class LabelledDataset(Protocol):

@@ -2,7 +2,7 @@
 
 import hashlib
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -13,6 +13,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from equilidar.data.accumulation import accumulate, accumulated_contract
 from equilidar.data.listing import content_hash, files_hash
 from equilidar.data.point_files import PointFormat
 from equilidar.structures import SensorContract, Sweep, SweepPair
@@ -114,6 +115,32 @@ def split_runs(frames: list[Frame], poses: NDArray[np.float64] | None, max_step:
     ]
 
 
+def read_sweep(
+    run: Run, index: int, reader: FrameReader, number: int = 1, known: dict[int, Sweep] | None = None
+) -> Sweep:
+    """Read a frame of a run, joined with the frames before it (fewer at the run's start).
+
+    Args:
+        run: the recording.
+        index: of the frame in the run.
+        reader: what turns frames into points.
+        number: how many frames make the sweep, the frame itself included; see `accumulate`.
+        known: single sweeps of this run that were read already, by index; those read now are added.
+
+    Raises:
+        FaultySweepError: one of the frames cannot be used.
+    """
+    known = {} if known is None else known
+    wanted = range(index, max(index - number, -1), -1)
+    for place in wanted:
+        if place not in known:
+            frame = run.frames[place]
+            xyz, features = reader.read(frame)
+            pose = None if run.world_T_sensor is None else torch.from_numpy(run.world_T_sensor[place].copy())
+            known[place] = Sweep(xyz, features, reader.contract, frame.key, frame.timestamp, pose)
+    return known[index] if number == 1 else accumulate([known[place] for place in wanted])
+
+
 class RecordedPairs:
     """Pairs of sweeps `gap` frames apart within runs. Knows frames and poses, and no way to labels.
 
@@ -121,6 +148,7 @@ class RecordedPairs:
         runs: what there is, with poses: the sequences, cut where a sweep is missing.
         reader: what turns their frames into points.
         gap: in frames.
+        accumulate: frames that make a sweep.
         keys: "source key->target key".
 
     Raises:
@@ -135,6 +163,9 @@ class RecordedPairs:
         reader: FrameReader,
         gap: int,
         estimate_poses: PoseEstimator | None = None,
+        *,
+        accumulate: int = 1,
+        target_keys: Collection[str] | None = None,
     ) -> None:
         """List the pairs; where a run long enough for one has no poses, estimate them now, in this process.
 
@@ -144,7 +175,11 @@ class RecordedPairs:
             reader: how their points are read.
             gap: frames from source to target.
             estimate_poses: ego motion from the sweeps of a run; None where every run has poses.
+            accumulate: frames that make a sweep: the frame itself and those before it in its run.
+            target_keys: frames that may be the target of a pair; None for all.
         """
+        if accumulate < 1:
+            raise ValueError(f"dataset.accumulate must be at least 1 frame, got {accumulate}")
         if gap < 1:
             raise ValueError(f"dataset.gap must be at least 1 frame, got {gap}")
         longest = max((len(run.frames) for run in runs), default=0)
@@ -156,10 +191,18 @@ class RecordedPairs:
         self.name = name
         self.gap = gap
         self.reader = reader
-        self.contract: SensorContract = reader.contract
+        self.accumulate, self._target_keys = accumulate, target_keys
+        self.contract: SensorContract = reader.contract if accumulate == 1 else accumulated_contract(reader.contract)
         self._given_poses = [run.world_T_sensor for run in runs if run.world_T_sensor is not None]
         self.runs = [self._with_poses(run, estimate_poses) for run in runs]
-        self._pairs = [(r, i) for r, run in enumerate(self.runs) for i in range(len(run.frames) - gap)]
+        self._pairs = [
+            (r, i)
+            for r, run in enumerate(self.runs)
+            for i, target in enumerate(run.frames[gap:])
+            if target_keys is None or target.key in target_keys
+        ]
+        if not self._pairs:
+            raise ValueError(f"{name}: none of the sweeps that may be targets has another one {gap} frames before it")
         self._sweeps = [(r, i) for r, run in enumerate(self.runs) for i in range(len(run.frames))]
         self.keys = [f"{self._frame(r, i).key}->{self._frame(r, i + gap).key}" for r, i in self._pairs]
 
@@ -169,7 +212,8 @@ class RecordedPairs:
     def __getitem__(self, index: int) -> SweepPair:
         """Return pair `index`; raises FaultySweepError where one of its sweeps cannot be used."""
         run, first = self._pairs[index]
-        source, target = self._read(run, first), self._read(run, first + self.gap)
+        known: dict[int, Sweep] = {}
+        source, target = self._read(run, first, known), self._read(run, first + self.gap, known)
         assert source.world_T_sensor is not None and target.world_T_sensor is not None
         return SweepPair(source, target, torch.linalg.inv(target.world_T_sensor) @ source.world_T_sensor)
 
@@ -195,6 +239,10 @@ class RecordedPairs:
         bounds = [0, *itertools.accumulate(len(run.frames) for run in self.runs)]
         return [range(start, stop) for start, stop in itertools.pairwise(bounds)]
 
+    def is_target(self, index: int) -> bool:
+        """Tell whether sweep `index` may be the target of a pair."""
+        return self._target_keys is None or self._frame(*self._sweeps[index]).key in self._target_keys
+
     def provenance(self) -> dict[str, Any]:
         """Return what identifies the data; the hash covers names, sizes and given poses, not the points."""
         frames = [frame for run in self.runs for frame in run.frames]
@@ -207,10 +255,11 @@ class RecordedPairs:
             "num_sweeps": self.num_sweeps,
             "num_runs": len(self.runs),
             "gap": self.gap,
+            "accumulate": self.accumulate,
             "num_runs_with_given_poses": len(self._given_poses),
             "contract": [self.contract.channels, self.contract.scales, self.contract.frame],
             "reader": self.reader.settings,
-            "hash": content_hash([files, poses, self.gap, self.reader.settings]),
+            "hash": content_hash([files, poses, self.gap, self.accumulate, self.keys, self.reader.settings]),
         }
 
     def _frame(self, run: int, index: int) -> Frame:
@@ -223,8 +272,5 @@ class RecordedPairs:
             raise ValueError(f"{self.name}: no poses for the run that begins with {run.frames[0].key}")
         return Run(run.frames, estimate_poses(run.frames, self.reader))
 
-    def _read(self, run: int, index: int) -> Sweep:
-        frame, poses = self._frame(run, index), self.runs[run].world_T_sensor
-        xyz, features = self.reader.read(frame)
-        pose = None if poses is None else torch.from_numpy(poses[index].copy())
-        return Sweep(xyz, features, self.contract, frame.key, frame.timestamp, pose)
+    def _read(self, run: int, index: int, known: dict[int, Sweep] | None = None) -> Sweep:
+        return read_sweep(self.runs[run], index, self.reader, self.accumulate, known)

@@ -16,7 +16,9 @@ from equilidar.structures import Boxes3D, Sweep
 
 BACKGROUND, TEXT = "#0b0d12", "#d7dae0"
 # Told apart by lightness too, for readers who do not see red and green.
-CLASS_COLORS = ("#ffb000", "#4cc9f0", "#f15bb5", "#9ef01a", "#c8b6ff", "#ffffff")
+CLASS_COLORS = (
+    "#ffb000", "#4cc9f0", "#f15bb5", "#9ef01a", "#c8b6ff", "#ffffff", "#ff6b4a", "#00a896", "#8d99ae", "#ffe5a8",
+)  # fmt: skip
 _COLORS = ("height", "intensity")
 
 

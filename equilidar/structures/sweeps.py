@@ -42,7 +42,8 @@ class Sweep:
     """One turn of the sensor.
 
     Attributes:
-        xyz: (N, 3) float32 metres, x forward, y left, z up, in the frame that the contract names.
+        xyz: (N, 3) float32 metres, z up, in the frame that the contract names: x forward and y left but for nuScenes,
+            whose sensor has x to the right and y forward.
         features: (N, C) float32, columns as `contract.channels`.
         contract: meaning of the columns.
         key: "dataset/sequence/frame", unique and stable.

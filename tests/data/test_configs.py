@@ -10,7 +10,13 @@ from equilidar.data.kitti_object import KittiObject
 from equilidar.data.packing import Packing
 from equilidar.data.protocols import LabelledDataset, PairDataset
 from equilidar.data.subsets import LabelledSubset
+from tests.data.fake_argoverse2 import write_simulated_log
 from tests.data.fake_kitti import CAR, write_calibration, write_labels, write_object_data, write_odometry
+from tests.data.fake_kitti360 import write_kitti360
+from tests.data.fake_logs import driven, write_log
+from tests.data.fake_nuscenes import VERSION, write_release
+from tests.data.fake_once import write_once
+from tests.data.fake_waymo import write_segments
 from tests.data.test_pairs import write_raw
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -49,6 +55,46 @@ def test_datasets(tmp_path: Path):
     ]
     assert all(isinstance(data, PairDataset) and len(data[0].source.xyz) for data in pairs)
     assert all(isinstance(data, LabelledDataset) and len(data[0].boxes) == 1 for data in labelled)
+
+
+def test_nuscenes(tmp_path: Path):
+    write_release(tmp_path, ("scene-0061",), frames=4, every=3)
+    settings = {"root": str(tmp_path), "version": VERSION}
+    pairs, labelled = build("nuscenes", **settings), build("nuscenes_labelled", **settings)
+    assert isinstance(pairs, PairDataset) and len(pairs) == 2
+    assert isinstance(labelled, LabelledDataset) and len(labelled[1].boxes)
+    assert labelled[1].sweep.contract.channels == (*pairs[0].source.contract.channels, "time")
+
+
+def test_waymo(tmp_path: Path):
+    write_segments(tmp_path, ("100_000",), frames=2)
+    pairs, labelled = build("waymo", root=str(tmp_path)), build("waymo_labelled", root=str(tmp_path))
+    assert isinstance(pairs, PairDataset) and len(pairs) == 1
+    assert isinstance(labelled, LabelledDataset) and len(labelled[1].boxes)
+    assert labelled[1].sweep.contract == pairs[0].source.contract
+
+
+def test_kitti360_semantickitti_argoverse2_once_and_own_logs(tmp_path: Path):
+    write_kitti360(tmp_path / "kitti360")
+    write_odometry(tmp_path / "semantickitti", "00")
+    write_simulated_log(tmp_path / "argoverse2")
+    write_once(tmp_path / "once", split="train")
+    write_log(tmp_path / "drive", driven(3))
+    roots = {name: str(tmp_path / name) for name in ("kitti360", "semantickitti", "argoverse2", "once")}
+    pairs = [
+        build("kitti360", root=roots["kitti360"]),
+        build("semantickitti", root=roots["semantickitti"]),
+        build("argoverse2", root=roots["argoverse2"], accumulate=2),
+        build("argoverse2_flow", root=roots["argoverse2"]),
+        build("once", root=roots["once"], splits=["train"]),
+        build("own_log", root=str(tmp_path / "drive"), cache_dir=str(tmp_path / "cache")),
+    ]
+    labelled = [
+        build("argoverse2_labelled", root=roots["argoverse2"]),
+        build("once_labelled", root=roots["once"]),
+    ]
+    assert all(isinstance(data, PairDataset) and len(data[0].source.xyz) for data in pairs)
+    assert all(isinstance(data, LabelledDataset) and len(data[0].boxes) for data in labelled)
 
 
 @pytest.mark.parametrize(("name", "count"), [("all", 2), ("subset", 1)])

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from equilidar.data.excluded_drives import ODOMETRY_DRIVES, ValidationGuard, drive_of, read_devkit_mapping
+from equilidar.data.excluded_drives import ValidationGuard, read_devkit_mapping
+from equilidar.data.kitti_drives import DETECTION_FRAMES, ODOMETRY_DRIVES, drive_of, odometry_recording
 from equilidar.data.kitti_odometry import KittiOdometry
 from equilidar.data.kitti_raw import KittiRaw
 from tests.data.fake_kitti import write_odometry
@@ -56,20 +57,47 @@ def test_an_unknown_drive_counts_as_one_that_may_hold_them(tmp_path: Path):
 
 
 def test_odometry_sequences_go_by_their_drives(tmp_path: Path, devkit: dict[str, Path]):
-    for sequence in ("03", "04", "11"):
+    for sequence in ("03", "04", "11", "77"):
         write_odometry(tmp_path / "odometry", sequence)
     (devkit["devkit_mapping"] / "train_mapping.txt").write_text(f"d {ODOMETRY_DRIVES['04']}_sync 0000000003\n" * 4)
     data = KittiOdometry(tmp_path / "odometry", **devkit)
-    assert {key.split("/")[1] for key in data.keys} == {"03"}
-    assert set(data.left_out) == {"04", "11"}
-    assert "not known" in data.left_out["11"]
+    assert {key.split("/")[1] for key in data.keys} == {"03", "11"}
+    assert set(data.choice.left_out) == {"04", "77"}
+    assert "not known" in data.choice.left_out["77"]
+
+
+def test_recordings_without_detection_frames_are_free_without_the_mapping(tmp_path: Path):
+    sequences = [f"{number:02d}" for number in range(22)]
+    choice = ValidationGuard().choose({name: odometry_recording(name) for name in sequences})
+    assert list(choice.used) == sequences and not choice.left_out
+    others = ["2011_09_26_drive_0067", "2011_09_30_drive_0028", "2013_05_28_drive_0000"]
+    assert list(ValidationGuard().choose({name: name for name in others}).used) == others
+    write_odometry(tmp_path, "05")
+    assert KittiOdometry(tmp_path).provenance()["used"] == {"05": "2011_09_30_drive_0018"}
+
+
+def test_every_labelled_detection_frame_is_accounted_for():
+    """The evidence that other recordings are free: 7481 frames, all of them in these drives."""
+    assert sum(DETECTION_FRAMES.values()) == 7481
+    assert len(DETECTION_FRAMES) == 141
+    assert not set(DETECTION_FRAMES) & set(ODOMETRY_DRIVES.values())
+
+
+def test_the_list_of_drives_has_a_hash(tmp_path: Path, devkit: dict[str, Path]):
+    drives = {f"{drive}_sync": drive for drive in (A, B)}
+    left, all_ = ValidationGuard(**devkit).choose(drives), ValidationGuard(allow=True).choose(drives)
+    assert left.provenance() == ValidationGuard(**devkit).choose(drives).provenance()
+    assert left.provenance()["drive_list_hash"] != all_.provenance()["drive_list_hash"]
+    assert left.provenance()["used"] == {f"{A}_sync": A}
 
 
 def test_known_drive_says_which_frames():
-    reasons = ValidationGuard(allow=False).left_out
+    choose = ValidationGuard(allow=False).choose
     with pytest.raises(ValueError, match="001497"):
-        reasons({"one": C})
-    assert ValidationGuard(allow=True).left_out({"one": C}) == {}
+        choose({"one": C})
+    with pytest.raises(ValueError, match="51 detection frames"):
+        choose({"one": A})
+    assert list(ValidationGuard(allow=True).choose({"one": C}).used) == ["one"]
     with pytest.raises(ValueError, match="together"):
         ValidationGuard(devkit_mapping=Path("mapping"))
 
@@ -80,7 +108,10 @@ def test_names_of_drives():
 
 
 def test_sample_drives_with_validation_frames_are_refused(samples: Path):
-    """What the recordings' own mapping says of validation frames, the guard must know or suspect."""
+    """What the recordings' own mapping says of validation frames, the guard must know or suspect.
+
+    And no drive holds more labelled frames than the table says.
+    """
     mappings = sorted(samples.glob("kitti_raw/*/frame_to_kitti_object_training_id.json"))
     lists = sorted(samples.glob("kitti_object/ImageSets*/val.txt"))
     if not mappings or not lists:
@@ -88,10 +119,12 @@ def test_sample_drives_with_validation_frames_are_refused(samples: Path):
     validation = set(lists[0].read_text().split())
     found = 0
     for path in mappings:
-        frames = [frame for frame in json.loads(path.read_text()).values() if frame in validation]
+        labelled = [frame for frame in json.loads(path.read_text()).values() if frame is not None]
+        assert len(labelled) <= DETECTION_FRAMES[drive_of(path.parent.name) or ""]
+        frames = [frame for frame in labelled if frame in validation]
         if frames:
             found += 1
             with pytest.raises(ValueError, match="detection validation split"):
-                ValidationGuard().left_out({path.parent.name: drive_of(path.parent.name)})
+                ValidationGuard().choose({path.parent.name: drive_of(path.parent.name)})
     if not found:
         pytest.skip("no drive of the recordings holds validation frames")

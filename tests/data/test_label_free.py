@@ -3,26 +3,48 @@
 import ast
 import shutil
 import sys
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 import equilidar.data
+from equilidar.data.faults import FaultySweepError
 from equilidar.data.folder import FolderPairs
 from equilidar.data.kitti_odometry import KittiOdometry
 from equilidar.data.kitti_raw import KittiRaw, scan_files
 from equilidar.data.kitti_raw_labelled import KittiRawLabelled
+from equilidar.data.nuscenes import NuScenes
+from equilidar.data.nuscenes_labelled import NuScenesLabelled
 from equilidar.data.packed import PackedPairs
 from equilidar.data.packing import Packing
+from equilidar.data.recordings import RecordedPairs
+from equilidar.data.waymo import Waymo
+from equilidar.data.waymo_labelled import WaymoLabelled
 from equilidar.structures import SweepPair
 from tests.data.fake_data import cloud, write_bin
 from tests.data.fake_kitti import CAR, write_calibration, write_labels, write_odometry, write_pose_rows
+from tests.data.fake_nuscenes import ANNOTATIONS, VERSION, write_release
+from tests.data.fake_waymo import LABEL_FIELDS, matrix, read_records, write_records, write_segments
 from tests.data.test_pairs import camera_poses, write_raw
 
 PACKAGE = Path(equilidar.data.__file__).parent
-PAIR_READERS = ("kitti_odometry", "kitti_raw", "folder", "packed")
+PAIR_READERS = (
+    "kitti_odometry",
+    "kitti_raw",
+    "kitti360",
+    "semantickitti",
+    "folder",
+    "nuscenes",
+    "waymo",
+    "argoverse2",
+    "once",
+    "own_log",
+    "packed",
+)
 KNOWS_LABELS = {"Boxes3D", "LabelledSweep", "LabelledBatch", "ObjectAnnotations", "Detections", "labelled", "boxes"}
 DRIVE = "2011_09_26_drive_0001_sync"
 
@@ -67,8 +89,12 @@ def test_pair_readers_import_nothing_that_knows_labels():
             if inner and inner not in seen:
                 todo.append(inner)
     assert {"recordings", "point_files", "poses", "ego_motion", "packed_file", "packed_index"} <= seen
-    knowing = {"kitti_labels", "kitti_frames", "kitti_object", "kitti_raw_labelled", "packed_labelled", "subsets"}
-    assert seen.isdisjoint(knowing)
+    assert seen.isdisjoint({"kitti_labels", "kitti_frames", "kitti_object", "kitti_raw_labelled", "subsets"})
+    assert not [
+        name
+        for name in seen
+        if "labelled" in name or name in ("nuscenes_annotations", "waymo_labels", "track_ids", "argoverse2_flow")
+    ]
 
 
 def annotate(folder: Path, frames: list[str]) -> None:
@@ -81,7 +107,8 @@ def annotate(folder: Path, frames: list[str]) -> None:
 
 
 def annotations(root: Path) -> list[Path]:
-    return [*root.rglob("label_2"), *root.rglob("labels"), *root.rglob("tracklet_labels.xml")]
+    tables = [path for name in ANNOTATIONS for path in root.rglob(f"{name}.json")]
+    return [*root.rglob("label_2"), *root.rglob("labels"), *root.rglob("tracklet_labels.xml"), *tables]
 
 
 def make_raw(root: Path) -> Callable[[], KittiRaw]:
@@ -104,7 +131,12 @@ def make_folder(root: Path) -> Callable[[], FolderPairs]:
     return lambda: FolderPairs(root)
 
 
-def stream(data: KittiRaw | KittiOdometry | FolderPairs | PackedPairs) -> list:
+def make_nuscenes(root: Path) -> Callable[[], NuScenes]:
+    write_release(root, ("scene-0061",), frames=4, every=3)
+    return lambda: NuScenes(root, VERSION, "all", targets="key_frames", accumulate=2)
+
+
+def stream(data: RecordedPairs | PackedPairs) -> list:
     pairs = [data[i] for i in range(len(data))]
     return [(p.key, p.target.timestamp, *(tensor.numpy().tobytes() for tensor in tensors(p))) for p in pairs]
 
@@ -114,7 +146,7 @@ def tensors(pair: SweepPair) -> tuple:
     return source.xyz, source.features, target.xyz, target.features, pair.target_T_source
 
 
-@pytest.mark.parametrize("make", [make_raw, make_odometry, make_folder])
+@pytest.mark.parametrize("make", [make_raw, make_odometry, make_folder, make_nuscenes])
 def test_poisoned_and_removed_annotations_change_nothing(tmp_path: Path, make: Callable):
     build = make(tmp_path)
     assert annotations(tmp_path), "nothing to poison"
@@ -130,16 +162,20 @@ def test_poisoned_and_removed_annotations_change_nothing(tmp_path: Path, make: C
     assert stream(build()) == expected
 
 
-@pytest.mark.parametrize("make", [make_raw, make_odometry])
+@pytest.mark.parametrize("make", [make_raw, make_odometry, make_nuscenes])
 def test_annotations_are_not_even_opened(tmp_path: Path, make: Callable, opened_paths: list[str]):
     build = make(tmp_path)
     opened_paths.clear()
     stream(build())
-    assert any("velodyne" in path for path in opened_paths), "the hook sees nothing"
-    assert not [path for path in opened_paths if "label" in path.removeprefix(str(tmp_path))]
+    assert any("velodyne" in path or "LIDAR_TOP" in path for path in opened_paths), "the hook sees nothing"
+    assert not [path for path in opened_paths if is_annotation(path.removeprefix(str(tmp_path)))]
 
 
-@pytest.mark.parametrize("make", [make_raw, make_odometry, make_folder])
+def is_annotation(path: str) -> bool:
+    return "label" in path or Path(path).stem in ANNOTATIONS
+
+
+@pytest.mark.parametrize("make", [make_raw, make_odometry, make_folder, make_nuscenes])
 def test_a_packed_store_has_no_column_for_labels_and_gives_the_same_pairs(tmp_path: Path, make: Callable):
     raw = make(tmp_path / "raw")()
     index = Packing(raw, tmp_path / "store", "", num_workers=1).run()
@@ -156,6 +192,39 @@ def test_the_hook_sees_labels_being_read(tmp_path: Path, opened_paths: list[str]
     opened_paths.clear()
     KittiRawLabelled(tmp_path)[0]
     assert [path for path in opened_paths if "label_2" in path]
+
+    make_nuscenes(tmp_path / "nuscenes")
+    opened_paths.clear()
+    NuScenesLabelled(tmp_path / "nuscenes", VERSION, "all")
+    read = {Path(path).stem for path in opened_paths if is_annotation(path)}
+    assert {"sample_annotation", "instance", "category", "attribute"} <= read
+
+
+def poison_waymo(content: bytes) -> bytes:
+    """Return the record with every label made unreadable, and every mark of a no-label zone turned over."""
+    from waymo_open_dataset import dataset_pb2
+
+    frame = dataset_pb2.Frame.FromString(content)
+    frame.context.stats.location = "poison"
+    image = dataset_pb2.MatrixFloat.FromString(zlib.decompress(frame.lasers[0].ri_return1.range_image_compressed))
+    array = np.array(image.data, np.float32).reshape(image.shape.dims)
+    array[..., 3] *= -1
+    frame.lasers[0].ri_return1.range_image_compressed = matrix(array)
+    for name in ("laser_labels", "no_label_zones", "camera_labels", "projected_lidar_labels"):
+        frame.ClearField(name)
+    # A field of five bytes that are no message.
+    return frame.SerializeToString() + b"".join(bytes([number << 3 | 2, 5]) + b"\xff" * 5 for number in LABEL_FIELDS)
+
+
+def test_labels_beside_waymo_s_sweeps_are_not_even_parsed(tmp_path: Path):
+    write_segments(tmp_path, ("100_000",))
+    (path,) = tmp_path.rglob("*.tfrecord")
+    expected = stream(Waymo(tmp_path))
+    assert len(WaymoLabelled(tmp_path)[0].boxes)
+    write_records(path, [poison_waymo(content) for content in read_records(path)])
+    assert stream(Waymo(tmp_path)) == expected and len(expected) == 2
+    with pytest.raises(FaultySweepError, match="no Waymo frame"):
+        WaymoLabelled(tmp_path)[0]
 
 
 def test_sample_pairs_without_and_with_annotations(samples: Path, tmp_path: Path):

@@ -21,6 +21,7 @@ from equilidar.data.packed_labelled import PackedAnnotatedSweeps, PackedSweeps, 
 from equilidar.data.packing import Packing
 from equilidar.data.packing_workers import PackingError
 from equilidar.data.protocols import HasSweeps, LabelledDataset, PairDataset
+from equilidar.data.recordings import Frame, PointFileReader, RecordedPairs, Run
 from equilidar.data.simulator import SimulatedPairs, SimulatedSweeps
 from equilidar.structures import Boxes3D, LabelledSweep, Sweep, SweepPair
 from tests.data.fake_data import CONTRACT, FakeSamples, cloud, write_bin
@@ -93,6 +94,19 @@ def test_recorded_pairs_come_back_with_their_gaps(tmp_path: Path):
     assert_same_pairs(wider, PackedPairs(tmp_path / "store", gap=2))
     with pytest.raises(ValueError, match=r"dataset.gap"):
         PackedPairs(tmp_path / "store", gap=3)
+
+
+def test_where_only_some_sweeps_are_targets_no_others_are_packed(tmp_path: Path):
+    frames = [Frame(f"log/s/{i}", write_bin(tmp_path / f"{i}.bin", cloud(i)), i, 0.1 * i) for i in range(8)]
+    runs, keys = [Run(frames, camera_poses(8))], {"log/s/1", "log/s/4", "log/s/7"}
+    raw = RecordedPairs("log", runs, PointFileReader(), 2, target_keys=keys)
+    index = pack(raw, tmp_path / "store")
+    packed = PackedPairs(tmp_path / "store")
+    assert_same_pairs(raw, packed)
+    assert packed.keys == ["log/s/2->log/s/4", "log/s/5->log/s/7"]
+    assert packed.sweep_keys == [f"log/s/{i}" for i in (2, 4, 5, 7)] and index.num_sweeps == 4
+    with pytest.raises(ValueError, match="choose another"):
+        PackedPairs(tmp_path / "store", gap=1)
 
 
 def test_sample_pairs_come_back(samples: Path, tmp_path: Path):
@@ -292,7 +306,7 @@ class PairsAlone:
 def test_what_cannot_be_packed(tmp_path: Path):
     with pytest.raises(ValueError, match=r"dataset mine cannot be packed: .* one by one"):
         Packing(PairsAlone(), tmp_path / "store", "")
-    with pytest.raises(ValueError, match=r"exact_flow=false"):
+    with pytest.raises(ValueError, match=r"dataset.exact_flow=false"):
         Packing(SimulatedPairs(SENSOR, 1, 1, exact_flow=True), tmp_path / "store", "")
     with pytest.raises(ValueError, match="num_workers must be at least 1"):
         Packing(FakeSamples(3, "labelled"), tmp_path / "store", "", num_workers=0)
@@ -364,12 +378,16 @@ def test_index_of_another_version_or_damaged(tmp_path: Path):
 
 
 def test_pairs_of_runs_with_holes():
-    run = np.array([0, 0, 0, 1, 1, 0])
-    position = np.array([0, 1, 3, 0, 1, 4])
-    has_pose = np.array([True, True, True, True, False, True])
-    assert pairs_of(run, position, has_pose, 1).tolist() == [[0, 1], [2, 5]]
-    assert pairs_of(run, position, has_pose, 2).tolist() == [[1, 2]]
-    assert pairs_of(run[:0], position[:0], has_pose[:0], 1).tolist() == []
+    sweeps = {
+        "run": np.array([0, 0, 0, 1, 1, 0]),
+        "position": np.array([0, 1, 3, 0, 1, 4]),
+        "has_pose": np.array([True, True, True, True, False, True]),
+        "is_target": np.ones(6, dtype=bool),
+    }
+    assert pairs_of(sweeps, 1).tolist() == [[0, 1], [2, 5]]
+    assert pairs_of(sweeps, 2).tolist() == [[1, 2]]
+    assert pairs_of({**sweeps, "is_target": sweeps["position"] != 1}, 1).tolist() == [[2, 5]]
+    assert pairs_of({name: column[:0] for name, column in sweeps.items()}, 1).tolist() == []
 
 
 def test_contract_without_channels_has_no_feature_column(tmp_path: Path):

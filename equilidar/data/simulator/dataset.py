@@ -180,7 +180,6 @@ class SimulatedPairs(_Sequences):
 
     @property
     def sweep_gap(self) -> int:
-        """Sweeps of a run from source to target: see `sweep_runs`."""
         return self.gap if self.frame_step == 1 else 1
 
     @property
@@ -199,6 +198,9 @@ class SimulatedPairs(_Sequences):
         run, place = divmod(index, len(runs[0]))
         sequence, frame = runs[run][place]
         return self._sweep(simulate_sweep(self.scene(sequence), self.sensor, frame), self._key_of(sequence, frame))
+
+    def is_target(self, index: int) -> bool:
+        return True
 
     def _runs(self) -> list[list[tuple[int, int]]]:
         """Return sequence and frame of each run's sweeps; all runs are of one length."""
