@@ -20,6 +20,7 @@ INDEX_FILE, PLAN_FILE, SWEEPS_FILE, SEQUENCES = "index.json", "plan.json", "swee
 
 StoreKind = Literal["pairs", "labelled"]
 _READERS = {"pairs": "dataset=packed", "labelled": "dataset=packed_labelled"}
+_CONTENTS = {"pairs": "pairs", "labelled": "labelled sweeps"}
 
 SWEEPS_SCHEMA = pa.schema(
     [
@@ -204,8 +205,8 @@ def read_index(root: Path, kind: StoreKind) -> PackedIndex:
         raise ValueError(f"{path} is damaged or was edited; rebuild the store: {rebuild_command(content, root)}")
     if index.kind != kind:
         raise ValueError(
-            f"{root} is a store of {index.kind}, not of {kind}: read it by {_READERS[index.kind]}, or pack a dataset "
-            f"of {kind} (pretraining reads no store with boxes)"
+            f"{root} is a store of {_CONTENTS[index.kind]}, not of {_CONTENTS[kind]}: read it by "
+            f"{_READERS[index.kind]}, or pack a dataset of {_CONTENTS[kind]} (pretraining reads no store with boxes)"
         )
     for file, target in zip(files, index.paths, strict=True):
         size = target.stat().st_size if target.is_file() else None

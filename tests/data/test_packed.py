@@ -167,9 +167,9 @@ def test_a_reader_of_pairs_is_refused_boxes(tmp_path: Path):
     """By the index, by the file's own columns if the index lies, and the other way round."""
     pack(KittiObject(write_object_data(tmp_path / "raw")), tmp_path / "labelled")
     pack(FolderPairs(write_log(tmp_path / "log")), tmp_path / "pairs")
-    with pytest.raises(ValueError, match=r"store of labelled, not of pairs.*packed_labelled"):
+    with pytest.raises(ValueError, match=r"store of labelled sweeps, not of pairs.*packed_labelled"):
         PackedPairs(tmp_path / "labelled")
-    with pytest.raises(ValueError, match="store of pairs, not of labelled"):
+    with pytest.raises(ValueError, match="store of pairs, not of labelled sweeps"):
         open_labelled(tmp_path / "pairs")
 
     path = tmp_path / "pairs" / "sequences"
