@@ -11,7 +11,7 @@ NVCC ?= nvcc
 GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup kernels kernels-report quickstart test test-fast lint format doctor bench bench-simulator gpu-check bundle clean
+.PHONY: help setup kernels kernels-report quickstart test test-fast lint format doctor bench bench-simulator gpu-check bundle bench-data clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -77,6 +77,9 @@ gpu-check: ## Run what needs a GPU, all stages or STAGE=ops (PYTHON and BUNDLE=r
 
 bundle: setup ## Collect what an offline GPU machine lacks into runs/bundle.tar.xz (at most 64 MiB)
 	$(BIN)/python benchmarks/bundle.py
+
+bench-data: setup ## Print pairs/s of raw and packed sweeps, alone and with the pipeline, against OpenPCDet's way of loading
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/data.py
 
 clean: ## Remove .venv and caches; runs/ stays
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -110,9 +110,9 @@ def is_pretraining(name):
 
 
 def pair_readers(known):
-    """Return the modules of real recordings from which pairs come: `RecordedPairs` and who builds on it."""
+    """Return the modules from which pairs come: packed stores, `RecordedPairs` and who builds on it."""
     base = "equilidar.data.recordings"
-    return [
+    return ["equilidar.data.packed"] + [
         name
         for name, path in known.items()
         if layer(name) == "data" and (name == base or base in direct_imports(path, known)) and "labelled" not in name

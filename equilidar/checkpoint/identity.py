@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from equilidar.backbones.feature_info import Backbone
 from equilidar.structures import GridSpec, SensorContract
+from equilidar.structures.boxes import BOX_CONVENTION
 
 WEIGHT_LAYOUT = "krsc"
-BOX_CONVENTION = "center x y z, length width height, yaw counter-clockwise from +x"
 
 
 @dataclass(frozen=True)

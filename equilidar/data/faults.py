@@ -72,7 +72,7 @@ class FaultBudget:
         if self.faulty >= self.min_faults and self.faulty > self.max_fraction * self.seen:
             raise TooManyFaultsError(
                 f"{self.summary()}; allowed are {self.max_fraction:.2%} "
-                "(raise max_faulty_fraction to go on, or repair the files)"
+                "(raise faults.max_fraction to go on, or repair the files)"
             )
         return list(new.values())
 

@@ -1,16 +1,18 @@
 """From dataset to batches: workers only read and concatenate; faulty samples are reported, not fatal."""
 
 from dataclasses import dataclass
-from typing import Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from equilidar.data.faults import Fault, FaultySweepError
 from equilidar.data.protocols import LabelledDataset, PairDataset
 from equilidar.data.sampler import SampleRequest, SeededSampler
-from equilidar.structures import LabelledBatch, LabelledSweep, SweepPair, SweepPairBatch
+from equilidar.data.transport import Arena, pack, room_for, unpack
+from equilidar.structures import LabelledBatch, LabelledSweep, Sweep, SweepPair, SweepPairBatch
 from equilidar.structures.moving import Movable
 
 Kind = Literal["pairs", "labelled"]
@@ -30,10 +32,17 @@ class LoadedBatch(Movable, Generic[B]):
     batch: B | None
     faults: list[Fault]
 
+    def __reduce__(self) -> Any:
+        return _received, pack((self.batch, self.faults))
+
     @property
     def num_seen(self) -> int:
         """Samples that were asked for, without padding: what `FaultBudget.observe` counts."""
         return (0 if self.batch is None else self.batch.batch_size) + len(self.faults)
+
+
+def _received(*packed: Any) -> LoadedBatch:
+    return LoadedBatch(*unpack(*packed))
 
 
 @dataclass(slots=True)
@@ -66,7 +75,12 @@ def collate_pairs(samples: list[LoadedSample | Fault | None]) -> LoadedBatch[Swe
     """Concatenate pairs; keep fault records beside them."""
     good = [sample for sample in samples if isinstance(sample, LoadedSample)]
     pairs = [sample.item for sample in good if isinstance(sample.item, SweepPair)]
-    batch = SweepPairBatch.collate(pairs, [sample.seed for sample in good]) if pairs else None
+    if not pairs:
+        return LoadedBatch(None, _faults(samples))
+    sweeps = [sweep for pair in pairs for sweep in (pair.source, pair.target)]
+    flows = [tensor for pair in pairs for tensor in (pair.flow, pair.flow_valid) if tensor is not None]
+    with Arena(room_for([*_points_of(sweeps), *flows])) as arena:
+        batch = SweepPairBatch.collate(pairs, [sample.seed for sample in good], arena.concatenate)
     return LoadedBatch(batch, _faults(samples))
 
 
@@ -74,8 +88,15 @@ def collate_labelled(samples: list[LoadedSample | Fault | None]) -> LoadedBatch[
     """Concatenate labelled sweeps; keep fault records beside them."""
     good = [sample for sample in samples if isinstance(sample, LoadedSample)]
     sweeps = [sample.item for sample in good if isinstance(sample.item, LabelledSweep)]
-    batch = LabelledBatch.collate(sweeps, [sample.seed for sample in good]) if sweeps else None
+    if not sweeps:
+        return LoadedBatch(None, _faults(samples))
+    with Arena(room_for(_points_of([item.sweep for item in sweeps]))) as arena:
+        batch = LabelledBatch.collate(sweeps, [sample.seed for sample in good], arena.concatenate)
     return LoadedBatch(batch, _faults(samples))
+
+
+def _points_of(sweeps: list[Sweep]) -> list[Tensor]:
+    return [tensor for sweep in sweeps for tensor in (sweep.xyz, sweep.features)]
 
 
 def _faults(samples: list[LoadedSample | Fault | None]) -> list[Fault]:
@@ -102,9 +123,9 @@ def make_loader(
 ) -> StatefulDataLoader:
     """Return a loader of `LoadedBatch`es that resumes in mid-epoch with identical batches.
 
-    Its `state_dict()` goes into the checkpoint; `load_state_dict()` of a new loader with the same arguments goes on
-    from there. The trainer may not put a sampler of its own in (`use_distributed_sampler=False`). No global random
-    state is read or moved.
+    What `place_in_epoch` returns goes into the checkpoint; after `loader.sampler.resume(place)` a new loader, with
+    whatever number of workers, goes on from there. The trainer may not put a sampler of its own in
+    (`use_distributed_sampler=False`). No global random state is read or moved.
 
     Args:
         dataset: map-style dataset of pairs or labelled sweeps.
@@ -138,3 +159,13 @@ def make_loader(
         # The loader draws a base seed for its workers, by default from the global generator.
         generator=torch.Generator().manual_seed(seed),
     )
+
+
+def place_in_epoch(loader: StatefulDataLoader) -> dict[str, int]:
+    """Return where the sampler stood after the batch that the loader yielded last, whatever its workers read ahead.
+
+    The loader's own `state_dict` holds it as well, but one of another number of workers is refused.
+    """
+    state = loader.state_dict()
+    main = state["_snapshot"]["_main_snapshot"] if loader.num_workers else state
+    return main["_sampler_iter_state"]["sampler_iter_state"]

@@ -3,7 +3,7 @@
 from typing import Any, Protocol, runtime_checkable
 
 from equilidar.data.listing import content_hash
-from equilidar.structures import LabelledSweep, SensorContract, SweepPair
+from equilidar.structures import LabelledSweep, SensorContract, Sweep, SweepPair
 
 
 @runtime_checkable
@@ -28,6 +28,38 @@ class PairDataset(Protocol):
         Raises:
             FaultySweepError: one of its sweeps cannot be used.
         """
+        ...
+
+
+@runtime_checkable
+class HasSweeps(Protocol):
+    """A dataset of pairs that gives its sweeps one by one as well, which packing needs.
+
+    Attributes:
+        sweep_keys: "dataset/sequence/frame" of each sweep, in index order.
+        sweep_gap: sweeps of a run from a pair's source to its target.
+    """
+
+    @property
+    def sweep_keys(self) -> list[str]: ...
+
+    @property
+    def sweep_gap(self) -> int: ...
+
+    def sweep(self, index: int) -> Sweep:
+        """Return sweep `index`, without labels.
+
+        Raises:
+            FaultySweepError: it cannot be used.
+        """
+        ...
+
+    def sweep_runs(self) -> list[range]:
+        """Return the indices of each run of consecutive sweeps: a pair lies within one."""
+        ...
+
+    def is_target(self, index: int) -> bool:
+        """Tell whether sweep `index` may be the target of a pair, in datasets that choose among them."""
         ...
 
 

@@ -191,7 +191,7 @@ class RecordedPairs:
         self.name = name
         self.gap = gap
         self.reader = reader
-        self.accumulate = accumulate
+        self.accumulate, self._target_keys = accumulate, target_keys
         self.contract: SensorContract = reader.contract if accumulate == 1 else accumulated_contract(reader.contract)
         self._given_poses = [run.world_T_sensor for run in runs if run.world_T_sensor is not None]
         self.runs = [self._with_poses(run, estimate_poses) for run in runs]
@@ -221,9 +221,27 @@ class RecordedPairs:
     def num_sweeps(self) -> int:
         return len(self._sweeps)
 
+    @property
+    def sweep_keys(self) -> list[str]:
+        """Key of each sweep, in order."""
+        return [frame.key for run in self.runs for frame in run.frames]
+
+    @property
+    def sweep_gap(self) -> int:
+        return self.gap
+
     def sweep(self, index: int) -> Sweep:
         """Return sweep `index` of all runs, in order."""
         return self._read(*self._sweeps[index])
+
+    def sweep_runs(self) -> list[range]:
+        """Return the indices of each run's sweeps."""
+        bounds = [0, *itertools.accumulate(len(run.frames) for run in self.runs)]
+        return [range(start, stop) for start, stop in itertools.pairwise(bounds)]
+
+    def is_target(self, index: int) -> bool:
+        """Tell whether sweep `index` may be the target of a pair."""
+        return self._target_keys is None or self._frame(*self._sweeps[index]).key in self._target_keys
 
     def provenance(self) -> dict[str, Any]:
         """Return what identifies the data; the hash covers names, sizes and given poses, not the points."""

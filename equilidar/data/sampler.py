@@ -83,6 +83,7 @@ class SeededSampler:
         self.rank, self.world_size = rank, world_size
         self.shuffle, self.drop_last = shuffle, drop_last
         self.epoch = 0
+        self._place: dict[str, int] | None = None
 
     @property
     def num_batches(self) -> int:
@@ -97,8 +98,20 @@ class SeededSampler:
         """Name the epoch that the next iteration yields (called by Lightning)."""
         self.epoch = epoch
 
+    def resume(self, place: dict[str, int]) -> None:
+        """Let the next iteration begin where an iterator's `state_dict` says; see `SamplerIterator.load_state_dict`."""
+        self._place = place
+        SamplerIterator(self).load_state_dict(place)
+
     def __iter__(self) -> "SamplerIterator":
-        return SamplerIterator(self)
+        iterator = SamplerIterator(self)
+        if self._place is not None:
+            iterator.load_state_dict(self._place)
+        return iterator
+
+    def begin(self) -> None:
+        """Forget the place to resume from: an iterator has begun there. Loaders make iterators that they never use."""
+        self._place = None
 
     def identity(self) -> dict[str, int]:
         """Return what a position in the order depends on."""
@@ -133,6 +146,7 @@ class SamplerIterator(Iterator[SampleRequest]):
 
     def __next__(self) -> SampleRequest:
         if self._requests is None:
+            self._sampler.begin()
             self._requests = self._sampler.requests(self._epoch)
         if self._position >= len(self._requests):
             self._sampler.epoch = self._epoch + 1

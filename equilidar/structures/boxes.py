@@ -12,6 +12,9 @@ from equilidar.structures import offsets as batch_offsets
 from equilidar.structures.moving import Movable
 from equilidar.structures.transform import Affine3
 
+# What the class below says, as files are stamped with it.
+BOX_CONVENTION = "center x y z, length width height, yaw counter-clockwise from +x"
+
 # Corner order: bottom face then top face; (+,+), (+,-), (-,-), (-,+) in (length, width).
 _CORNERS = torch.tensor(
     [[sx, sy, sz] for sz in (-0.5, 0.5) for sx, sy in ((0.5, 0.5), (0.5, -0.5), (-0.5, -0.5), (-0.5, 0.5))]

@@ -1,5 +1,6 @@
 """Sweeps with boxes, and boxes that were found. Pretraining code may not import this module."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -45,10 +46,15 @@ class LabelledBatch(Movable):
         return len(self.keys)
 
     @classmethod
-    def collate(cls, items: list[LabelledSweep], seeds: list[int] | None = None) -> "LabelledBatch":
-        """Concatenate; `seeds` default to 0, 1, 2 ..."""
+    def collate(
+        cls,
+        items: list[LabelledSweep],
+        seeds: list[int] | None = None,
+        concatenate: Callable[[list[Tensor]], Tensor] = torch.cat,
+    ) -> "LabelledBatch":
+        """Concatenate, points by `concatenate`; `seeds` default to 0, 1, 2 ..."""
         return cls(
-            PointCloudBatch.collate([item.sweep.points() for item in items]),
+            PointCloudBatch.collate([item.sweep.points() for item in items], concatenate),
             Boxes3D.collate([item.boxes for item in items]),
             torch.tensor(range(len(items)) if seeds is None else seeds, dtype=torch.int64),
             tuple(item.key for item in items),

@@ -1,6 +1,7 @@
 """Batches of point clouds."""
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -43,8 +44,10 @@ class PointCloudBatch(Movable):
         return batch_offsets.to_batch_index(self.offsets, len(self.xyz))
 
     @classmethod
-    def collate(cls, clouds: "list[PointCloudBatch]") -> "PointCloudBatch":
-        """Concatenate along the batch; all must have the same channels."""
+    def collate(
+        cls, clouds: "list[PointCloudBatch]", concatenate: Callable[[list[Tensor]], Tensor] = torch.cat
+    ) -> "PointCloudBatch":
+        """Concatenate along the batch, the points by `concatenate`; all must have the same channels."""
         if not clouds:
             raise ValueError("points: cannot collate an empty list")
         for cloud in clouds[1:]:
@@ -52,8 +55,8 @@ class PointCloudBatch(Movable):
                 raise ValueError(f"points: channels {cloud.channels} beside {clouds[0].channels} in one batch")
         lengths = torch.cat([cloud.offsets.diff() for cloud in clouds])
         return cls(
-            torch.cat([cloud.xyz for cloud in clouds]),
-            torch.cat([cloud.features for cloud in clouds]),
+            concatenate([cloud.xyz for cloud in clouds]),
+            concatenate([cloud.features for cloud in clouds]),
             batch_offsets.from_lengths(lengths),
             clouds[0].channels,
         )

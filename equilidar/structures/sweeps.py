@@ -5,6 +5,7 @@ the source sweep's, ego motion included, metres over the gap. A point is dynamic
 ego motion exceeds 0.5 m/s.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -115,22 +116,27 @@ class SweepPairBatch(Movable):
         return len(self.keys)
 
     @classmethod
-    def collate(cls, pairs: list[SweepPair], seeds: list[int] | None = None) -> "SweepPairBatch":
-        """Concatenate pairs; `seeds` default to 0, 1, 2 ..."""
+    def collate(
+        cls,
+        pairs: list[SweepPair],
+        seeds: list[int] | None = None,
+        concatenate: Callable[[list[Tensor]], Tensor] = torch.cat,
+    ) -> "SweepPairBatch":
+        """Concatenate pairs, what they hold for each point by `concatenate`; `seeds` default to 0, 1, 2 ..."""
         if not pairs:
             raise ValueError("pairs: cannot collate an empty list")
         flows = [pair.flow for pair in pairs if pair.flow is not None]
         valids = [pair.flow_valid for pair in pairs if pair.flow_valid is not None]
         has_flow = len(flows) == len(valids) == len(pairs)
         return cls(
-            PointCloudBatch.collate([pair.source.points() for pair in pairs]),
-            PointCloudBatch.collate([pair.target.points() for pair in pairs]),
+            PointCloudBatch.collate([pair.source.points() for pair in pairs], concatenate),
+            PointCloudBatch.collate([pair.target.points() for pair in pairs], concatenate),
             Affine3.from_matrix(torch.stack([pair.target_T_source for pair in pairs]).float()),
             torch.tensor([pair.target.timestamp - pair.source.timestamp for pair in pairs]).float(),
             torch.tensor(range(len(pairs)) if seeds is None else seeds, dtype=torch.int64),
             tuple(pair.key for pair in pairs),
-            torch.cat(flows) if has_flow else None,
-            torch.cat(valids) if has_flow else None,
+            concatenate(flows) if has_flow else None,
+            concatenate(valids) if has_flow else None,
         )
 
 

@@ -11,6 +11,7 @@ from pytorch_lightning.loggers import Logger
 
 from equilidar.training.checkpoint_io import AtomicCheckpointIO
 from equilidar.training.guards import GradientGuard
+from equilidar.training.last_validation import ValidateAtEnd
 from equilidar.training.run_directory import RunDirectory
 from equilidar.training.saving import RandomStates
 
@@ -31,7 +32,7 @@ def make_trainer(
     Args:
         run: an entered run directory.
         loggers: those that are None are left out.
-        callbacks: besides the keeper of random states and the guard of gradients.
+        callbacks: besides the keeper of random states, the guard of gradients and the validation at the end.
         precision: "auto" is bf16 autocast where the device has it (losses and BatchNorm statistics stay float32),
             else float32; or any of Lightning's.
         accelerator: "auto", "cpu" or "gpu".
@@ -40,9 +41,6 @@ def make_trainer(
         options: of `pytorch_lightning.Trainer`, such as max_epochs, max_steps, accumulate_grad_batches.
     """
     _quieten()
-    every, epochs = options.get("check_val_every_n_epoch"), options.get("max_epochs")
-    if every is not None and epochs is not None and 0 < epochs < every:
-        options["check_val_every_n_epoch"] = epochs  # a run shorter than the interval is validated at its end
     # Terms may be absent from a step (no pairs), and then the heads behind them get no gradient.
     strategy = "ddp_find_unused_parameters_true" if strategy == "ddp" else strategy
     return pl.Trainer(
@@ -52,7 +50,7 @@ def make_trainer(
         precision=resolve_precision(precision, accelerator),  # pyright: ignore[reportArgumentType]
         plugins=[AtomicCheckpointIO()],
         logger=[logger for logger in loggers if logger is not None],
-        callbacks=[RandomStates(), GradientGuard(run.path), *callbacks],
+        callbacks=[RandomStates(), GradientGuard(run.path), ValidateAtEnd(), *callbacks],
         default_root_dir=run.path,
         use_distributed_sampler=False,
         enable_checkpointing=False,

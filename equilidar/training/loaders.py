@@ -5,7 +5,7 @@ from typing import Any
 import pytorch_lightning as pl
 from torchdata.stateful_dataloader import StatefulDataLoader
 
-from equilidar.data.loading import Kind, make_loader
+from equilidar.data.loading import Kind, make_loader, place_in_epoch
 from equilidar.data.protocols import LabelledDataset, PairDataset
 from equilidar.data.sampler import SeededSampler
 
@@ -57,11 +57,11 @@ class SweepLoaders(pl.LightningDataModule):
                     f"the run was begun with {self._place['processes']} processes and cannot go on with "
                     f"{self._processes()}: set trainer.devices (and num_nodes) as before"
                 )
-            if self._place["loader"] is not None:
-                loader.load_state_dict(self._place["loader"])
+            assert isinstance(loader.sampler, SeededSampler)
+            if self._place["sampler"] is not None:
+                loader.sampler.resume(self._place["sampler"])
             else:
                 # Lightning names the epoch, too, but only after it has begun to iterate.
-                assert isinstance(loader.sampler, SeededSampler)
                 loader.sampler.set_epoch(self._place["next_epoch"])
             self._place = None
         return loader
@@ -73,15 +73,15 @@ class SweepLoaders(pl.LightningDataModule):
     def state_dict(self) -> dict[str, Any]:
         """Return the place in the epoch; it is the same in every process.
 
-        A "loader" of None stands for the beginning of "next_epoch": a loader that is put back to the end of one yields
+        A "sampler" of None stands for the beginning of "next_epoch": a loader that is put back to the end of one yields
         nothing, and Lightning, which has gone on to the next, would take that for the whole of it.
         """
         if self._loader_of_train is None:
             return {}
         is_at_end = self.trainer is not None and self.trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
         next_epoch = 0 if self.trainer is None else self.trainer.current_epoch + 1
-        place = None if is_at_end else self._loader_of_train.state_dict()
-        return {"processes": self._processes(), "loader": place, "next_epoch": next_epoch}
+        place = None if is_at_end else place_in_epoch(self._loader_of_train)
+        return {"processes": self._processes(), "sampler": place, "next_epoch": next_epoch}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the place for the loader that is made next."""

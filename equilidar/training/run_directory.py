@@ -16,6 +16,8 @@ from equilidar.training.json_file import write_json
 
 # Overrides that say where or how to start, not what to compute.
 _NOT_IDENTITY = ("experiment", "seed", "force", "paths")
+# Who reads does not change what is read: a run goes on with any number of workers.
+_WITHOUT_EFFECT = "loader.num_workers"
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class RunIdentity:
         """Sort a command line's overrides into experiment and the rest."""
         named = [(text.partition("=")[0].lstrip("+~"), text) for text in overrides]
         experiments = [text.partition("=")[2] for key, text in named if key == "experiment"]
-        kept = [text for key, text in named if key.split(".")[0] not in _NOT_IDENTITY]
+        kept = [text for key, text in named if key.split(".")[0] not in _NOT_IDENTITY and key != _WITHOUT_EFFECT]
         experiment = experiments[-1].strip("[]").replace(",", "+") if experiments else "default"
         return cls(command, experiment, tuple(sorted(kept)), seed)
 
@@ -189,7 +191,11 @@ def open_run(
 
 
 def _comparable(config: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in config.items() if key not in ("paths", "force")}
+    kept = {key: value for key, value in config.items() if key not in ("paths", "force")}
+    group, _, name = _WITHOUT_EFFECT.partition(".")
+    if isinstance(kept.get(group), dict):
+        kept[group] = {key: value for key, value in kept[group].items() if key != name}
+    return kept
 
 
 def _first_difference(old: Any, new: Any, key: str = "") -> str | None:

@@ -7,6 +7,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from equilidar.data.kitti_object import KittiObject
+from equilidar.data.packing import Packing
 from equilidar.data.protocols import LabelledDataset, PairDataset
 from equilidar.data.subsets import LabelledSubset
 from tests.data.fake_argoverse2 import write_simulated_log
@@ -40,7 +41,11 @@ def test_datasets(tmp_path: Path):
         build("kitti_raw", root=str(tmp_path / "raw"), **allow),
         build("folder", root=str(tmp_path / "odometry" / "sequences" / "03" / "velodyne"), cache_dir=str(tmp_path)),
     ]
+    Packing(pairs[0], tmp_path / "packed", "").run()
+    Packing(KittiObject(tmp_path / "object"), tmp_path / "packed_labelled", "").run()
+    pairs.append(build("packed", root=str(tmp_path / "packed")))
     labelled = [
+        build("packed_labelled", root=str(tmp_path / "packed_labelled")),
         build("kitti_object", root=str(tmp_path / "object")),
         build("kitti_raw_labelled", root=str(tmp_path / "raw")),
         build(

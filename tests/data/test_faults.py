@@ -29,7 +29,7 @@ def test_early_faults_below_the_minimum_do_not_stop():
 def test_stops_above_the_fraction_and_not_at_it():
     at = FaultBudget(max_fraction=0.05, min_faults=1)
     at.observe(100, faults(*"abcde"))
-    with pytest.raises(TooManyFaultsError, match="max_faulty_fraction"):
+    with pytest.raises(TooManyFaultsError, match=r"faults.max_fraction"):
         at.observe(1, faults("f"))
 
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 import equilidar.data
@@ -16,6 +17,8 @@ from equilidar.data.kitti_raw import KittiRaw, scan_files
 from equilidar.data.kitti_raw_labelled import KittiRawLabelled
 from equilidar.data.nuscenes import NuScenes
 from equilidar.data.nuscenes_labelled import NuScenesLabelled
+from equilidar.data.packed import PackedPairs
+from equilidar.data.packing import Packing
 from equilidar.data.recordings import RecordedPairs
 from equilidar.data.waymo import Waymo
 from equilidar.data.waymo_labelled import WaymoLabelled
@@ -38,6 +41,7 @@ PAIR_READERS = (
     "argoverse2",
     "once",
     "own_log",
+    "packed",
 )
 KNOWS_LABELS = {"Boxes3D", "LabelledSweep", "LabelledBatch", "ObjectAnnotations", "Detections", "labelled", "boxes"}
 DRIVE = "2011_09_26_drive_0001_sync"
@@ -82,7 +86,7 @@ def test_pair_readers_import_nothing_that_knows_labels():
                 inner = name
             if inner and inner not in seen:
                 todo.append(inner)
-    assert {"recordings", "point_files", "poses", "ego_motion"} <= seen
+    assert {"recordings", "point_files", "poses", "ego_motion", "packed_file", "packed_index"} <= seen
     assert seen.isdisjoint({"kitti_labels", "kitti_frames", "kitti_object", "kitti_raw_labelled", "subsets"})
     assert not [
         name
@@ -130,7 +134,7 @@ def make_nuscenes(root: Path) -> Callable[[], NuScenes]:
     return lambda: NuScenes(root, VERSION, "all", targets="key_frames", accumulate=2)
 
 
-def stream(data: RecordedPairs) -> list:
+def stream(data: RecordedPairs | PackedPairs) -> list:
     pairs = [data[i] for i in range(len(data))]
     return [(p.key, p.target.timestamp, *(tensor.numpy().tobytes() for tensor in tensors(p))) for p in pairs]
 
@@ -167,6 +171,17 @@ def test_annotations_are_not_even_opened(tmp_path: Path, make: Callable, opened_
 
 def is_annotation(path: str) -> bool:
     return "label" in path or Path(path).stem in ANNOTATIONS
+
+
+@pytest.mark.parametrize("make", [make_raw, make_odometry, make_folder, make_nuscenes])
+def test_a_packed_store_has_no_column_for_labels_and_gives_the_same_pairs(tmp_path: Path, make: Callable):
+    raw = make(tmp_path / "raw")()
+    index = Packing(raw, tmp_path / "store", "", num_workers=1).run()
+    assert index.plan["box_convention"] is None and index.plan["class_names"] is None
+    for path in index.paths:
+        columns = pa.ipc.open_file(path.read_bytes()).schema.names
+        assert columns == ["key", "timestamp", "world_T_sensor", "xyz", "features"]
+    assert stream(PackedPairs(tmp_path / "store")) == stream(raw)
 
 
 def test_the_hook_sees_labels_being_read(tmp_path: Path, opened_paths: list[str]):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from equilidar.data.faults import Fault
-from equilidar.data.loading import LoadedBatch, make_loader
+from equilidar.data.loading import LoadedBatch, make_loader, place_in_epoch
 from equilidar.data.sampler import sample_seed
 from equilidar.structures import LabelledBatch, SweepPairBatch
 from tests.data.fake_data import FakeSamples
@@ -38,25 +38,27 @@ def test_labelled_sweeps_become_labelled_batches():
     assert sorted(loaded.batch.keys) == ["fake/0", "fake/1", "fake/2"]
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize(("workers_before", "workers_after"), [(0, 0), (2, 2), (2, 1), (0, 2), (2, 0)])
 @pytest.mark.parametrize("taken", [0, 1, 3, 5])
-def test_resumed_loader_yields_identical_batches_over_epochs(num_workers: int, taken: int, tmp_path: Path):
+def test_resumed_loader_yields_identical_batches_over_epochs(
+    workers_before: int, workers_after: int, taken: int, tmp_path: Path
+):
     """5 batches an epoch: before, within, and at the end of it; then two epochs more."""
 
-    def loader():
+    def loader(num_workers: int):
         return make_loader(FakeSamples(11, faulty=frozenset({4})), "pairs", 2, seed=9, num_workers=num_workers)
 
-    unbroken = loader()
+    unbroken = loader(0)
     expected = [[contents(b) for b in unbroken] for _ in range(3)]
 
-    broken = loader()
+    broken = loader(workers_before)
     iterator = iter(broken)
     head = [contents(next(iterator)) for _ in range(taken)]
-    torch.save(broken.state_dict(), tmp_path / "state.pt")
-    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    torch.save(place_in_epoch(broken), tmp_path / "place.pt")
+    place = torch.load(tmp_path / "place.pt", weights_only=True)
     del iterator, broken
-    resumed = loader()
-    resumed.load_state_dict(state)
+    resumed = loader(workers_after)
+    resumed.sampler.resume(place)
     rest = [contents(b) for b in resumed]
 
     assert head + rest == expected[0]
@@ -64,21 +66,26 @@ def test_resumed_loader_yields_identical_batches_over_epochs(num_workers: int, t
 
 
 def test_resume_in_a_later_epoch():
-    unbroken = make_loader(FakeSamples(11), "pairs", 2, seed=9, num_workers=2)
+    unbroken = make_loader(FakeSamples(11), "pairs", 2, seed=9)
     expected = [[contents(b) for b in unbroken] for _ in range(3)]
 
     broken = make_loader(FakeSamples(11), "pairs", 2, seed=9, num_workers=2)
     list(broken)
     iterator = iter(broken)
     head = [contents(next(iterator)) for _ in range(2)]
-    resumed = make_loader(FakeSamples(11), "pairs", 2, seed=9, num_workers=0)
-    state = broken.state_dict()
-    resumed_same = make_loader(FakeSamples(11), "pairs", 2, seed=9, num_workers=2)
-    resumed_same.load_state_dict(state)
+    resumed = make_loader(FakeSamples(11), "pairs", 2, seed=9, num_workers=2)
+    resumed.sampler.resume(place_in_epoch(broken))
 
-    assert head + [contents(b) for b in resumed_same] == expected[1]
-    assert [contents(b) for b in resumed_same] == expected[2]
-    assert [contents(b) for b in resumed] == expected[0]
+    assert head + [contents(b) for b in resumed] == expected[1]
+    assert [contents(b) for b in resumed] == expected[2]
+
+
+def test_a_place_of_other_data_is_refused():
+    loader = make_loader(FakeSamples(11), "pairs", 2, seed=9)
+    next(iter(loader))
+    other = make_loader(FakeSamples(12), "pairs", 2, seed=9)
+    with pytest.raises(ValueError, match="cannot resume: the checkpoint was made with num_samples 11, this run has 12"):
+        other.sampler.resume(place_in_epoch(loader))
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])

@@ -106,15 +106,15 @@ def test_the_checkpoint_holds_all_that_a_resumed_run_needs(unbroken):
     assert any(name.startswith("target.network") for name in checkpoint["state_dict"])
     assert checkpoint["optimizer_states"] and checkpoint["lr_schedulers"]
     assert {"RandomStates", "FaultWatch"} <= set(checkpoint["callbacks"])
-    assert checkpoint["SweepLoaders"] == {"processes": 1, "loader": None, "next_epoch": 3}  # at an epoch's end
+    assert checkpoint["SweepLoaders"] == {"processes": 1, "sampler": None, "next_epoch": 3}  # at an epoch's end
 
 
 def test_killed_at_random_steps_it_reaches_the_same_losses_bit_for_bit(unbroken, log, tmp_path):
     run, seed = tmp_path / "run", random.SystemRandom().randrange(1000)
     command = [*SETTINGS, f"dataset.root={log}", f"paths.run={run}"]
     first, second = sorted(random.Random(seed).sample(range(2, 8), 2))
-    for step in (first, second):
-        _kill_after_step(step, run, *command)
+    for step, workers in ((first, 2), (second, 1)):
+        _kill_after_step(step, run, *command, f"loader.num_workers={workers}")
     _finish(*command)
     for ours, theirs in zip(_trace(run), _trace(unbroken), strict=True):
         assert ours == theirs, f"killed after steps {first} and {second} (seed {seed})"

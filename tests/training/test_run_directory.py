@@ -18,7 +18,9 @@ def _identity(*overrides, seed=0):
 
 def test_identity_ignores_order_and_what_does_not_change_results():
     first = _identity("+experiment=tiny", "a.b=1", "c=2")
-    assert first == _identity("c=2", "paths.runs=/elsewhere", "a.b=1", "force=true", "+experiment=tiny")
+    assert first == _identity(
+        "c=2", "paths.runs=/elsewhere", "a.b=1", "force=true", "+experiment=tiny", "loader.num_workers=3"
+    )
     assert str(first).startswith("pretrain/tiny-") and str(first).endswith("/seed0")
 
 
@@ -53,6 +55,15 @@ def test_force_does_not_throw_away_an_unfinished_run(tmp_path):
         run.last_checkpoint.write_bytes(b"x")
     with _open(tmp_path, force=True) as run:
         assert run.resume_from == run.last_checkpoint
+
+
+def test_another_number_of_workers_goes_on(tmp_path):
+    with _open(tmp_path, loader={"batch_size": 4, "num_workers": 2}) as run:
+        run.last_checkpoint.write_bytes(b"x")
+    with _open(tmp_path, loader={"batch_size": 4, "num_workers": 0}) as run:
+        assert run.resume_from == run.last_checkpoint
+    with pytest.raises(ValueError, match=r"loader.batch_size"), _open(tmp_path, loader={"batch_size": 2}):
+        pass
 
 
 def test_a_changed_config_names_the_key(tmp_path):

@@ -1,5 +1,6 @@
 """The simulator as datasets: pairs of sweeps for pretraining, labelled sweeps for finetuning and evaluation."""
 
+import itertools
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -109,7 +110,10 @@ class _Sequences:
 
     def _key(self, index: int, ahead: int = 0) -> str:
         sequence, frame = self.locate(index)
-        return f"{self.name}/{sequence:04d}/{frame + ahead:04d}"
+        return self._key_of(sequence, frame + ahead)
+
+    def _key_of(self, sequence: int, frame: int) -> str:
+        return f"{self.name}/{sequence:04d}/{frame:04d}"
 
     def _sweep(self, simulated: SimulatedSweep, key: str) -> Sweep:
         columns = [simulated.intensity, simulated.time] if self.sensor.rolling_shutter else [simulated.intensity]
@@ -173,6 +177,38 @@ class SimulatedPairs(_Sequences):
             flow=torch.from_numpy(source.flow) if self.exact_flow else None,
             flow_valid=torch.ones(len(source.flow), dtype=torch.bool) if self.exact_flow else None,
         )
+
+    @property
+    def sweep_gap(self) -> int:
+        return self.gap if self.frame_step == 1 else 1
+
+    @property
+    def sweep_keys(self) -> list[str]:
+        """Key of each sweep, in order."""
+        return [self._key_of(*place) for run in self._runs() for place in run]
+
+    def sweep_runs(self) -> list[range]:
+        """Return the indices of each run of sweeps: every turn of a scene or, where turns are left out, a pair."""
+        bounds = [0, *itertools.accumulate(len(run) for run in self._runs())]
+        return [range(start, stop) for start, stop in itertools.pairwise(bounds)]
+
+    def sweep(self, index: int) -> Sweep:
+        """Return sweep `index` of all runs, in order."""
+        runs = self._runs()
+        run, place = divmod(index, len(runs[0]))
+        sequence, frame = runs[run][place]
+        return self._sweep(simulate_sweep(self.scene(sequence), self.sensor, frame), self._key_of(sequence, frame))
+
+    def is_target(self, index: int) -> bool:
+        return True
+
+    def _runs(self) -> list[list[tuple[int, int]]]:
+        """Return sequence and frame of each run's sweeps; all runs are of one length."""
+        if self.frame_step == 1:
+            frames = range(self.frames_per_sequence + self.gap)
+            return [[(sequence, frame) for frame in frames] for sequence in range(self.num_sequences)]
+        first = [self.locate(index) for index in range(len(self))]
+        return [[(sequence, frame), (sequence, frame + self.gap)] for sequence, frame in first]
 
 
 class SimulatedSweeps(_Sequences):
