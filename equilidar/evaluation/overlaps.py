@@ -3,6 +3,7 @@
 Legend: G ground truths, D detections, P pairs, F + 1 offsets of F sweeps.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +36,20 @@ class Overlaps:
     def select(self, mask: Bool[np.ndarray, " P"]) -> "Overlaps":
         """Return the pairs where `mask` is true."""
         return Overlaps(self.ground_truth[mask], self.detection[mask], self.value[mask])
+
+    def rebased(self, ground_truth: int, detection: int) -> "Overlaps":
+        """Return the same pairs with rows counted from `ground_truth` and `detection` on."""
+        return Overlaps(self.ground_truth + ground_truth, self.detection + detection, self.value)
+
+    @classmethod
+    def concatenate(cls, parts: "Sequence[Overlaps]") -> "Overlaps":
+        """Join the pairs of several blocks of sweeps."""
+        none = np.zeros(0, np.int64)
+        return cls(
+            np.concatenate([none, *[part.ground_truth for part in parts]]),
+            np.concatenate([none, *[part.detection for part in parts]]),
+            np.concatenate([np.zeros(0), *[part.value for part in parts]]),
+        )
 
 
 def same_sweep_pairs(
