@@ -129,7 +129,9 @@ def _among_best(found: Argoverse2Boxes, rows: np.ndarray, max_range: float) -> B
     return near & (so_far - before <= MAX_DETECTIONS)
 
 
-def _match(truth: Argoverse2Boxes, found: Argoverse2Boxes) -> tuple[Bool[np.ndarray, "T D"], Float64[np.ndarray, "P 3"]]:
+def _match(
+    truth: Argoverse2Boxes, found: Argoverse2Boxes
+) -> tuple[Bool[np.ndarray, "T D"], Float64[np.ndarray, "P 3"]]:
     """Return which detections, of falling score, are true at each distance, and the errors of those true at 2 m."""
     order = np.argsort(truth.sweep, kind="stable")
     truth = truth.select(order)

@@ -84,7 +84,9 @@ def numbers_of(table: pa.Table, names: Sequence[str], path: Path) -> "Float64[np
     values = np.empty((table.num_rows, len(names)))
     for index, name in enumerate(names):
         column = table[name]
-        if not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type) or pa.types.is_boolean(column.type)):
+        if not (
+            pa.types.is_floating(column.type) or pa.types.is_integer(column.type) or pa.types.is_boolean(column.type)
+        ):
             raise ValueError(f"{path}: column {name} holds {column.type}, expected numbers")
         values[:, index] = column.to_numpy()
     finite = np.isfinite(values)
@@ -124,7 +126,9 @@ def _labels(category: pa.ChunkedArray, path: Path) -> np.ndarray:
     if index.null_count:
         row = index.to_numpy(zero_copy_only=False)
         place = int(np.argmax(np.isnan(row.astype(np.float64))))
-        raise ValueError(f"{path}: row {place}: unknown class {category[place].as_py()!r}, known are {', '.join(CATEGORIES)}")
+        raise ValueError(
+            f"{path}: row {place}: unknown class {category[place].as_py()!r}, known are {', '.join(CATEGORIES)}"
+        )
     return index.to_numpy().astype(np.int64)
 
 

@@ -6,7 +6,6 @@ when any of its corners, in the city's frame, falls on such a cell.
 """
 
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -122,7 +121,7 @@ def _any_corner_inside(boxes: Argoverse2Boxes, region: RegionOfInterest, poses: 
     city_R_box = city_R_ego @ rotation_of(boxes.rotation)
     center = (city_R_ego @ boxes.center[:, :, None])[:, :, 0] + city_t_ego
     corners = (_CORNERS * boxes.size[:, None]) @ city_R_box.swapaxes(1, 2) + center[:, None]
-    return region.contains(corners[..., :2].reshape(-1, 2)).reshape(-1, 8).any(1)
+    return np.any(region.contains(corners[..., :2].reshape(-1, 2)).reshape(-1, 8), axis=1)
 
 
 @compiled

@@ -35,10 +35,10 @@ def read_members(path: Path, *names: str) -> Iterator[tuple[str, Any]]:
     with _open(path) as file:
         window = _Window(file, path)
         found = False
-        for key in window.keys():
+        for key in window.members():
             if key in names:
                 found = True
-                for inner in window.keys():
+                for inner in window.members():
                     yield inner, window.value()
             else:
                 window.skip()
@@ -61,7 +61,7 @@ class _Window:
         self._ended = False
         self._decoder = json.JSONDecoder()
 
-    def keys(self) -> Iterator[str]:
+    def members(self) -> Iterator[str]:
         """Yield the keys of an object; the caller takes the value after each."""
         self._expect("{", "an object")
         if self._take("}"):
@@ -107,7 +107,7 @@ class _Window:
         """Pass over the value that starts here; of objects and arrays only the current piece is held."""
         following = self._next()
         if following == "{":
-            for _ in self.keys():
+            for _ in self.members():
                 self.skip()
         elif following == "[":
             for _ in self.elements():

@@ -208,7 +208,7 @@ def evaluate_folders(
         FileNotFoundError: a folder or file is missing.
         ValueError: the folders do not hold the same frames, or a row is not in the format.
     """
-    names = _frames_of_both(Path(ground_truth), Path(detections), None if frames is None else Path(frames))
+    names = frames_of_both(Path(ground_truth), Path(detections), None if frames is None else Path(frames))
     evaluation = KittiEvaluation(read_labels(Path(ground_truth), names), read_results(Path(detections), names))
     result = evaluation.average_precision()
     if loose:
@@ -217,7 +217,18 @@ def evaluate_folders(
     return result
 
 
-def _frames_of_both(ground_truth: Path, detections: Path, split: Path | None) -> list[str]:
+def frames_of_both(ground_truth: Path, detections: Path, split: Path | None) -> list[str]:
+    """Return the names of the frames that are evaluated.
+
+    Args:
+        ground_truth: folder of label files.
+        detections: folder of result files.
+        split: text file of frame names; None takes all frames of the ground truth.
+
+    Raises:
+        FileNotFoundError: a folder or the split file is missing.
+        ValueError: one of the folders lacks frames, or the detections have frames too many.
+    """
     labelled, found = list_frames(ground_truth), list_frames(detections)
     wanted = labelled if split is None else _read_split(split)
     if absent := sorted(set(wanted) - set(labelled)):

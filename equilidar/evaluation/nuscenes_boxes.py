@@ -121,7 +121,5 @@ def _in_rack(boxes: NuscenesBoxes, racks: BikeRacks) -> Bool[np.ndarray, " N"]:
         rows = order[first[rack] : last[rack]]
         along, across, up = ((boxes.center[rows] - racks.center[rack]) @ rotation[rack]).T
         width, length, height = racks.size[rack]
-        inside[rows] |= (
-            (np.abs(along) <= length / 2) & (np.abs(across) <= width / 2) & (np.abs(up) <= height / 2)
-        )
+        inside[rows] |= (np.abs(along) <= length / 2) & (np.abs(across) <= width / 2) & (np.abs(up) <= height / 2)
     return inside & np.isin(boxes.label, [CLASSES.index(name) for name in _IN_RACKS])

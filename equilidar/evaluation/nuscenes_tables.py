@@ -111,7 +111,9 @@ class _Tables:
 
     def read_annotations(self, samples: dict[str, float]) -> None:
         categories = _names(self.folder / "category.json", "name")
-        category = {token: categories[of] for token, of in _names(self.folder / "instance.json", "category_token").items()}
+        category = {
+            token: categories[of] for token, of in _names(self.folder / "instance.json", "category_token").items()
+        }
         attribute = {"": NO_ATTRIBUTE} | {
             token: ATTRIBUTES.index(name)
             for token, name in _names(self.folder / "attribute.json", "name").items()
@@ -135,7 +137,9 @@ class _Tables:
         if not np.isfinite(numbers).all() or (numbers[:, 3:6] <= 0).any():
             bad = ~np.isfinite(numbers).all(1) | (numbers[:, 3:6] <= 0).any(1)
             token = list(self._row)[int(np.argmax(bad))]
-            raise ValueError(f"{path}: annotation {token} has a number that is not finite, or a size that is not positive")
+            raise ValueError(
+                f"{path}: annotation {token} has a number that is not finite, or a size that is not positive"
+            )
 
     def _columns(self) -> Float64[np.ndarray, "N 10"]:
         return np.frombuffer(self._numbers, np.float64).reshape(-1, 10)

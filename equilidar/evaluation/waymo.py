@@ -65,8 +65,8 @@ def prepare_ground_truth(boxes: WaymoBoxes) -> WaymoBoxes:
     kept = boxes.select(boxes.num_points > 0)
     if len(boxes) and not len(kept):
         raise ValueError(
-            f"none of the {len(boxes)} ground truths has num_lidar_points_in_box above 0, so that all would be dropped; "
-            "write the counts (data of version 1.0 has none)"
+            f"none of the {len(boxes)} ground truths has num_lidar_points_in_box above 0: all would be "
+            "dropped; write the counts (data of version 1.0 has none)"
         )
     kept.difficulty = np.where(kept.difficulty > 0, kept.difficulty, np.where(kept.num_points <= 5, 2, 1))
     return kept
@@ -157,7 +157,9 @@ def _curves_of_type(truth: WaymoBoxes, found: WaymoBoxes, name: str) -> dict[str
 def _overlaps(truth: WaymoBoxes, found: WaymoBoxes) -> Overlaps:
     """Return the pairs of the same frame that overlap by 0.01 at least, a block of frames at a time."""
     parts = [
-        upright_overlaps(truth.box[truth_rows], found.box[found_rows], pairs)[1].rebased(truth_rows.start, found_rows.start)
+        upright_overlaps(truth.box[truth_rows], found.box[found_rows], pairs)[1].rebased(
+            truth_rows.start, found_rows.start
+        )
         for truth_rows, found_rows, pairs in _blocks(truth, found)
     ]
     kept = [part.select(part.value >= _TOUCHES) for part in parts]

@@ -136,7 +136,7 @@ def _flags(record: Mapping[str, Any]) -> tuple[int, ...]:
 def _protobuf_rows(path: Path) -> Iterator[_Row]:
     try:
         from google.protobuf.message import DecodeError
-        from waymo_open_dataset.protos.metrics_pb2 import Objects
+        from waymo_open_dataset.protos.metrics_pb2 import Objects  # pyright: ignore[reportAttributeAccessIssue]
     except ImportError as error:
         raise ImportError(
             f"{path} needs Waymo's protobuf modules ({error}): "
