@@ -1,7 +1,6 @@
 """Boxes of the Argoverse 2 sensor data set in columns."""
 
 from dataclasses import dataclass, fields
-from typing import Self
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
@@ -74,12 +73,12 @@ class Argoverse2Boxes:
     def __len__(self) -> int:
         return len(self.label)
 
-    def select(self, rows: Bool[np.ndarray, " N"] | Int64[np.ndarray, " M"]) -> Self:
+    def select(self, rows: Bool[np.ndarray, " N"] | Int64[np.ndarray, " M"]) -> "Argoverse2Boxes":
         """Return some of the boxes, of the same sweeps."""
         columns = {field.name: getattr(self, field.name)[rows] for field in fields(self) if field.name != "sweeps"}
         return type(self)(sweeps=self.sweeps, **columns)
 
-    def renumbered(self, sweeps: tuple[Sweep, ...]) -> Self:
+    def renumbered(self, sweeps: tuple[Sweep, ...]) -> "Argoverse2Boxes":
         """Return the same boxes as rows of other sweeps; those of sweeps that are not among them are dropped."""
         place = {sweep: index for index, sweep in enumerate(sweeps)}
         number = np.array([place.get(sweep, -1) for sweep in self.sweeps], dtype=np.int64)

@@ -65,7 +65,7 @@ def find_conventions(ground_truth: PlacedBoxes, detections: PlacedBoxes) -> tupl
 
 def _nearest(truth: PlacedBoxes, found: PlacedBoxes, moved: np.ndarray) -> Int64[np.ndarray, " G"]:
     """Return the row of the nearest detection of each ground truth within reach, -1 for none."""
-    num_groups = 1 + max(truth.group.max(initial=-1), found.group.max(initial=-1))
+    num_groups = 1 + int(max(truth.group.max(initial=-1), found.group.max(initial=-1)))
     offsets = group_offsets(found.group, num_groups)
     return _nearest_in_group(
         truth.box[:, :2], truth.group, found.box[:, :2] @ moved.T.astype(np.float64), offsets, _NEAR

@@ -4,7 +4,6 @@ Caesar et al., "nuScenes: A multimodal dataset for autonomous driving", CVPR 202
 """
 
 from dataclasses import dataclass, fields
-from typing import Self
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
@@ -74,7 +73,7 @@ class NuscenesBoxes:
     def __len__(self) -> int:
         return len(self.label)
 
-    def select(self, rows: Bool[np.ndarray, " N"] | Int64[np.ndarray, " M"]) -> Self:
+    def select(self, rows: Bool[np.ndarray, " N"] | Int64[np.ndarray, " M"]) -> "NuscenesBoxes":
         """Return some of the boxes of the same samples."""
         columns = {field.name: getattr(self, field.name)[rows] for field in fields(self) if field.name != "samples"}
         return type(self)(samples=self.samples, **columns)
@@ -97,7 +96,7 @@ class BikeRacks:
     rotation: Float64[np.ndarray, "R 4"]
 
     @classmethod
-    def none(cls) -> Self:
+    def none(cls) -> "BikeRacks":
         """Return no racks, for ground truth that says nothing about them."""
         three = np.zeros((0, 3))
         return cls(np.zeros(0, np.int64), three, three, np.zeros((0, 4)))

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -10,6 +10,7 @@ from jaxtyping import Float64, Int64
 from equilidar.evaluation.conventions import PlacedBoxes, find_conventions
 
 
+@runtime_checkable
 class FileEvaluator(Protocol):
     """Evaluates files of detections against files of ground truth, as `tools/evaluate.py` does."""
 

@@ -11,7 +11,7 @@ import itertools
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +23,7 @@ _FLOW = ("flow_tx_m", "flow_ty_m", "flow_tz_m")
 _TRUTH = ("category_indices", "is_close", "is_dynamic", "is_valid")
 
 
+@runtime_checkable
 class FlowSource(Protocol):
     """Examples by name, with the arrays of one side."""
 

@@ -1,7 +1,6 @@
 """Boxes of the Waymo Open Dataset in columns."""
 
 from dataclasses import dataclass, fields
-from typing import Self
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
@@ -41,12 +40,12 @@ class WaymoBoxes:
     def __len__(self) -> int:
         return len(self.kind)
 
-    def select(self, rows: Bool[np.ndarray, " N"] | Int64[np.ndarray, " M"]) -> Self:
+    def select(self, rows: Bool[np.ndarray, " N"] | Int64[np.ndarray, " M"]) -> "WaymoBoxes":
         """Return some of the boxes, of the same frames."""
         columns = {field.name: getattr(self, field.name)[rows] for field in fields(self) if field.name != "frames"}
         return type(self)(frames=self.frames, **columns)
 
-    def renumbered(self, frames: tuple[str, ...]) -> Self:
+    def renumbered(self, frames: tuple[str, ...]) -> "WaymoBoxes":
         """Return the same boxes as rows of other frames, among which theirs must be."""
         place = {frame: index for index, frame in enumerate(frames)}
         number = np.array([place[frame] for frame in self.frames], dtype=np.int64)

@@ -18,6 +18,7 @@ _WEIGHT = 1_000_000
 """Overlaps are compared as multiples of a millionth, as in the official tool."""
 
 Counts = Float64[np.ndarray, " C"]
+Rows = Int64[np.ndarray, " P"]
 
 
 def count_matches(
@@ -43,12 +44,25 @@ def count_matches(
     # Within a component the detections join from the highest cutoff on.
     order = np.lexsort((pairs.detection, -level[pairs.detection], component))
     starts = np.concatenate([[0], np.nonzero(np.diff(component[order]))[0] + 1, [len(order)]])
-    weight = np.rint(pairs.value * _WEIGHT).astype(np.int64)
     total = np.zeros((num_cutoffs, pair_value.shape[1]))
     if len(order):
-        columns = (pairs.ground_truth[order], pairs.detection[order], weight[order], pair_value[order])
-        _count(*columns, level, starts, total)
+        weight = np.rint(pairs.value * _WEIGHT).astype(np.int64)
+        row = _rank_within(component, -level[pairs.detection], pairs.detection)
+        column = _rank_within(component, pairs.ground_truth, pairs.ground_truth)
+        reached = level[pairs.detection]
+        _count(row[order], column[order], weight[order], pair_value[order], reached[order], starts, total)
     return total
+
+
+def _rank_within(component: Rows, first: Rows, second: Rows) -> Rows:
+    """Number the distinct (first, second) of each component from 0."""
+    order = np.lexsort((second, first, component))
+    is_new = (np.diff(first[order]) != 0) | (np.diff(second[order]) != 0)
+    starts = np.concatenate([[True], np.diff(component[order]) != 0])
+    number = np.cumsum(np.concatenate([[True], is_new | starts[1:]])) - 1
+    rank = np.empty(len(order), np.int64)
+    rank[order] = number - number[starts][np.cumsum(starts) - 1]
+    return rank
 
 
 @compiled
@@ -76,42 +90,39 @@ def _components(a, b, num_nodes):
 
 
 @compiled
-def _count(truth, found, weight, value, level, starts, total):
+def _count(row, column, weight, value, level, starts, total):
     for c in range(len(starts) - 1):
         first, last = starts[c], starts[c + 1]
         if last - first == 1:
             for k in range(value.shape[1]):
-                total[: level[found[first]] + 1, k] += value[first, k]
+                for cutoff in range(level[first] + 1):
+                    total[cutoff, k] += value[first, k]
             continue
-        columns = np.unique(truth[first:last])
-        num_rows = 1
-        for p in range(first + 1, last):
-            num_rows += found[p] != found[p - 1]
+        num_rows, num_truths = 1, 1
+        for p in range(first, last):
+            num_rows = max(num_rows, row[p] + 1)
+            num_truths = max(num_truths, column[p] + 1)
         # A detection may stay alone: one column of weight 0 for each.
-        num_columns = len(columns) + num_rows
+        num_columns = num_truths + num_rows
         gain = np.zeros((num_rows, num_columns), np.int64)
         pair = np.full((num_rows, num_columns), -1, np.int64)
-        row_level = np.zeros(num_rows + 1, np.int64)
-        row = -1
+        row_level = np.full(num_rows + 1, -1, np.int64)
         for p in range(first, last):
-            if p == first or found[p] != found[p - 1]:
-                row += 1
-                row_level[row] = level[found[p]]
-            column = np.searchsorted(columns, truth[p])
-            gain[row, column] = weight[p]
-            pair[row, column] = p
-        row_level[num_rows] = -1
+            row_level[row[p]] = level[p]
+            gain[row[p], column[p]] = weight[p]
+            pair[row[p], column[p]] = p
         owner = np.full(num_columns + 1, -1, np.int64)
         of_row, of_column = np.zeros(num_rows, np.int64), np.zeros(num_columns + 1, np.int64)
-        for row in range(num_rows):
-            _insert(row, gain, owner, of_row, of_column)
-            if row_level[row] == row_level[row + 1]:
+        for r in range(num_rows):
+            _insert(r, gain, owner, of_row, of_column)
+            if row_level[r] == row_level[r + 1]:
                 continue
-            for column in range(len(columns)):
-                p = pair[owner[column], column] if owner[column] >= 0 else -1
+            for t in range(num_truths):
+                p = pair[owner[t], t] if owner[t] >= 0 else -1
                 if p >= 0:
                     for k in range(value.shape[1]):
-                        total[row_level[row + 1] + 1 : row_level[row] + 1, k] += value[p, k]
+                        for cutoff in range(row_level[r + 1] + 1, row_level[r] + 1):
+                            total[cutoff, k] += value[p, k]
 
 
 @compiled

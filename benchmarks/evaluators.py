@@ -1,0 +1,151 @@
+"""Time the evaluators, and the official tools where installed, on made-up sets: python benchmarks/evaluators.py
+
+Each measurement is a process of its own: reading files, compiling (a small set, without any cached machine code) and
+computing are timed apart, and the peak of its memory is its own. Sizes are those of the validation sets for nuScenes
+(6019 samples) and Waymo (39987 frames); the official tools run on a part of the frames and are scaled up by their
+number, as their tables say. Options: --only NAME ..., --frames FRACTION, --peer FRACTION (0: no official tools).
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from evaluator_peers import PEERS
+from evaluator_sets import SETS
+
+WARM_UP_FRAMES = 3
+
+
+def measure(name: str, folder: Path, small: Path) -> dict[str, float]:
+    """Return seconds of compiling, parsing and computing, and megabytes at the peak."""
+    start = time.perf_counter()
+    read, compute = stages(name)
+    imported = time.perf_counter()
+    compute(*read(small))
+    compiled = time.perf_counter()
+    files = read(folder)
+    parsed = time.perf_counter()
+    compute(*files)
+    done = time.perf_counter()
+    seconds = {"import": imported - start, "compile": compiled - imported, "parse": parsed - compiled}
+    return seconds | {"compute": done - parsed, "peak": peak_megabytes()}
+
+
+def peak_megabytes() -> float:
+    """Return the greatest resident size of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def stages(name: str):  # noqa: ANN201
+    """Return (read, compute): from a folder to the arguments of the evaluation, and the evaluation."""
+    if name == "nuscenes":
+        from equilidar.evaluation.nuscenes import evaluate_nuscenes
+        from equilidar.evaluation.nuscenes_files import read_ground_truth_boxes, read_submission
+
+        return lambda f: (read_ground_truth_boxes(f / "gt.json"), read_submission(f / "det.json")), evaluate_nuscenes
+    if name == "waymo":
+        from equilidar.evaluation.waymo import evaluate_waymo, prepare_ground_truth, waymo_curves
+        from equilidar.evaluation.waymo_files import read_waymo
+
+        return lambda f: (
+            prepare_ground_truth(read_waymo(f / "gt.bin", is_detection=False)),
+            read_waymo(f / "det.bin", is_detection=True),
+        ), lambda truth, found: evaluate_waymo(waymo_curves(truth, found))
+    if name == "argoverse2":
+        from equilidar.evaluation.argoverse2 import evaluate_argoverse2
+        from equilidar.evaluation.argoverse2_files import read_annotations, read_detections
+
+        return lambda f: (read_annotations(f / "gt.feather"), read_detections(f / "det.feather")), evaluate_argoverse2
+    from equilidar.evaluation.scene_flow import evaluate_scene_flow
+    from equilidar.evaluation.scene_flow_files import open_flow, read_examples
+
+    # One example is held at a time, so reading and computing interleave: both count as computing.
+    def read(folder: Path) -> tuple:
+        return (open_flow(folder / "gt", is_estimate=False), open_flow(folder / "det", is_estimate=True))
+
+    return read, lambda truth, estimate: evaluate_scene_flow(read_examples(truth, estimate))
+
+
+def run(arguments: list[str], cache: str) -> dict[str, float] | None:
+    """Run a measurement in a process of its own; None where a package is missing."""
+    # One thread of each library; the files are read and evaluated by one core.
+    threads = {name: "1" for name in ("OMP_NUM_THREADS", "POLARS_MAX_THREADS", "OPENBLAS_NUM_THREADS")}
+    environment = os.environ | threads | {"NUMBA_CACHE_DIR": cache}
+    command = [sys.executable, __file__, *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode == 3:
+        return None
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def compare(name: str, fraction: float, peer_fraction: float) -> None:
+    """Print the row of one evaluator and that of the official tool."""
+    made = SETS[name]
+    frames = max(WARM_UP_FRAMES, round(made.frames * fraction))
+    part = max(WARM_UP_FRAMES, round(frames * peer_fraction))
+    with tempfile.TemporaryDirectory() as place:
+        folders = {key: Path(place) / key for key in ("whole", "part", "small")}
+        for key, num in (("whole", frames), ("part", part), ("small", WARM_UP_FRAMES)):
+            folders[key].mkdir()
+            if key != "part" or peer_fraction:
+                made.write(folders[key], num, np.random.default_rng(0))
+        own = run(["--measure", name, str(folders["whole"]), str(folders["small"])], f"{place}/cache")
+        assert own is not None
+        print(f"{name}: {frames} {made.unit}, each {made.content}; one core", flush=True)
+        print(f"  {'':<28}{'compile':>9}{'parse':>9}{'compute':>9}{'in all':>9}{'peak':>10}")
+        total = own["parse"] + own["compute"]
+        print(row("equilidar", own["compile"], own["parse"], own["compute"], own["peak"]))
+        if peer_fraction:
+            peer = run(["--measure-peer", name, str(folders["part"])], f"{place}/cache")
+            if peer is None:
+                print(f"  {made.peer} is not installed: not compared", flush=True)
+                return
+            scale = frames / part
+            parse, compute = peer["parse"] * scale, peer["compute"] * scale
+            note = "" if part == frames else f", from {part} {made.unit}"
+            print(row(f"{made.peer}{note}", None, parse, compute, peer["peak"]))
+            print(f"  ratio: compute {compute / own['compute']:.1f}x, in all {(parse + compute) / total:.1f}x", flush=True)
+
+
+def row(name: str, compiling: float | None, parse: float, compute: float, peak: float) -> str:
+    """Return one line of the table."""
+    shown = "-" if compiling is None else f"{compiling:.1f} s"
+    seconds = "".join(f"{value:>7.1f} s" for value in (parse, compute, parse + compute))
+    return f"  {name:<28}{shown:>9}{seconds}{peak:>7.0f} MB"
+
+
+def main() -> None:
+    """Measure and print; or, in a process of its own, measure one thing and print it as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", nargs="+", choices=SETS, default=list(SETS))
+    parser.add_argument("--frames", type=float, default=1.0, help="fraction of the validation set's frames")
+    parser.add_argument("--peer", type=float, default=0.1, help="fraction of these for the official tools; 0: none")
+    parser.add_argument("--measure", nargs=3, metavar=("NAME", "FOLDER", "SMALL"), help=argparse.SUPPRESS)
+    parser.add_argument("--measure-peer", nargs=2, metavar=("NAME", "FOLDER"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.measure:
+        name, folder, small = options.measure
+        print(json.dumps(measure(name, Path(folder), Path(small))))
+    elif options.measure_peer:
+        name, folder = options.measure_peer
+        try:
+            seconds = PEERS[name](Path(folder))
+        except ImportError:
+            raise SystemExit(3) from None
+        print(json.dumps(seconds | {"peak": peak_megabytes()}))
+    else:
+        for name in options.only:
+            compare(name, options.frames, options.peer)
+
+
+if __name__ == "__main__":
+    main()
