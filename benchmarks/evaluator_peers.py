@@ -14,8 +14,8 @@ def nuscenes(folder: Path) -> dict[str, float]:
     from nuscenes.eval.common.data_classes import EvalBoxes
     from nuscenes.eval.common.loaders import filter_eval_boxes
     from nuscenes.eval.detection.algo import accumulate, calc_ap, calc_tp
-    from nuscenes.eval.detection.data_classes import DetectionBox
     from nuscenes.eval.detection.constants import TP_METRICS
+    from nuscenes.eval.detection.data_classes import DetectionBox
 
     class NoRacks:
         def get(self, *_: str) -> dict[str, list]:

@@ -63,7 +63,9 @@ def _write_nuscenes(folder: Path, frames: int, rng: np.random.Generator) -> None
         for index in range(frames):
             token = f"{index:032x}"
             for file, boxes in zip((gt, det), _frame(rng, 30, 200, len(CLASSES), 28.0), strict=True):
-                file.write(f'{", " if index else ""}"{token}": {json.dumps([_nuscenes_box(token, b, rng) for b in boxes])}')
+                file.write(
+                    f'{", " if index else ""}"{token}": {json.dumps([_nuscenes_box(token, b, rng) for b in boxes])}'
+                )
         gt.write("}}")
         det.write("}}")
 

@@ -43,7 +43,7 @@ def peak_megabytes() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def stages(name: str):  # noqa: ANN201
+def stages(name: str):
     """Return (read, compute): from a folder to the arguments of the evaluation, and the evaluation."""
     if name == "nuscenes":
         from equilidar.evaluation.nuscenes import evaluate_nuscenes
@@ -76,7 +76,7 @@ def stages(name: str):  # noqa: ANN201
 def run(arguments: list[str], cache: str) -> dict[str, float] | None:
     """Run a measurement in a process of its own; None where a package is missing."""
     # One thread of each library; the files are read and evaluated by one core.
-    threads = {name: "1" for name in ("OMP_NUM_THREADS", "POLARS_MAX_THREADS", "OPENBLAS_NUM_THREADS")}
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "POLARS_MAX_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     environment = os.environ | threads | {"NUMBA_CACHE_DIR": cache}
     command = [sys.executable, __file__, *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -113,7 +113,9 @@ def compare(name: str, fraction: float, peer_fraction: float) -> None:
             parse, compute = peer["parse"] * scale, peer["compute"] * scale
             note = "" if part == frames else f", from {part} {made.unit}"
             print(row(f"{made.peer}{note}", None, parse, compute, peer["peak"]))
-            print(f"  ratio: compute {compute / own['compute']:.1f}x, in all {(parse + compute) / total:.1f}x", flush=True)
+            print(
+                f"  ratio: compute {compute / own['compute']:.1f}x, in all {(parse + compute) / total:.1f}x", flush=True
+            )
 
 
 def row(name: str, compiling: float | None, parse: float, compute: float, peak: float) -> str:

@@ -19,7 +19,6 @@ def main(cfg: DictConfig) -> None:
     from hydra.utils import instantiate
 
     from equilidar.evaluation.figures import format_table
-    from equilidar.training.json_file import write_json
 
     if (cfg.evaluator is None) == (cfg.checkpoint is None):
         raise ValueError(
@@ -33,6 +32,8 @@ def main(cfg: DictConfig) -> None:
         return
     figures = _run_detector(cfg) if evaluator is None else evaluator.evaluate()
     if cfg.output is not None:
+        from equilidar.training.json_file import write_json
+
         write_json(Path(cfg.output), figures)
     print(format_table(figures) if evaluator is None else evaluator.table(figures))
 

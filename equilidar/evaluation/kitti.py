@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64, Int8
 
+from equilidar.evaluation.figures import DIFFICULTIES
 from equilidar.evaluation.kitti_files import KITTI_CLASSES, KittiTable, list_frames, read_labels, read_results
 from equilidar.evaluation.matching import COUNTS, IGNORED, OTHER_CLASS, Curve, ap_r11, ap_r40, precision_curve
 from equilidar.evaluation.overlaps import Overlaps, image_overlaps, same_sweep_pairs, upright_overlaps
 
 CLASSES = ("car", "pedestrian", "cyclist")
 METRICS = ("bbox", "aos", "bev", "3d")
-DIFFICULTIES = ("easy", "moderate", "hard")
 
 MinimumOverlaps = Mapping[str, Mapping[str, float]]
 """Least overlap by class, then by metric (bbox, bev, 3d); aos is measured at that of bbox."""

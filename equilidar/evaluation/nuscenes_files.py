@@ -6,6 +6,7 @@ frame), size (width, length, height), rotation (w, x, y, z), velocity (vx, vy; n
 detection_score, attribute_name ("": none); in box files also ego_translation and num_pts.
 """
 
+import math
 from array import array
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ MAX_BOXES = 500
 
 _LABEL = {name: index for index, name in enumerate(CLASSES)}
 _ATTRIBUTE = {name: index for index, name in enumerate(ATTRIBUTES)} | {"": NO_ATTRIBUTE}
-_LENGTHS = {"translation": 3, "size": 3, "rotation": 4, "velocity": 2}
+_LENGTHS = (3, 3, 4, 2)
+_UNKNOWN = (math.nan, math.nan)
 
 
 class BoxColumns:
@@ -95,7 +97,9 @@ def _read(path: Path, members: tuple[str, ...], is_detection: bool) -> NuscenesB
                 raise ValueError(f"{path}: sample {token}, box {number}: {what}") from None
     if not seen:
         raise ValueError(f"{path} names no sample")
-    return columns.boxes()
+    boxes = columns.boxes()
+    _check(boxes, path)
+    return boxes
 
 
 def _add(columns: BoxColumns, token: str, box: dict[str, Any], is_detection: bool) -> None:
@@ -103,24 +107,33 @@ def _add(columns: BoxColumns, token: str, box: dict[str, Any], is_detection: boo
         raise ValueError(f"expected an object, got {type(box).__name__}")
     if box.get("sample_token", token) != token:
         raise ValueError(f"belongs to sample {box['sample_token']}")
-    for name, length in _LENGTHS.items():
-        if len(box[name]) != length:
-            raise ValueError(f"{name} has {len(box[name])} numbers, expected {length}")
-    velocity = box["velocity"]
+    center, size, rotation, velocity = box["translation"], box["size"], box["rotation"], box["velocity"]
+    if (len(center), len(size), len(rotation), len(velocity)) != _LENGTHS:
+        got = f"{len(center)}, {len(size)}, {len(rotation)} and {len(velocity)}"
+        raise ValueError(f"translation, size, rotation and velocity have {got} numbers, expected 3, 3, 4 and 2")
     if None in velocity:
-        velocity = [np.nan if value is None else value for value in velocity]
-    ego = box.get("ego_translation", (np.nan, np.nan))
+        velocity = [math.nan if value is None else value for value in velocity]
+    ego = box.get("ego_translation", _UNKNOWN)
     score = float(box["detection_score"]) if is_detection else -1.0
-    numbers = [*box["translation"], *box["size"], *box["rotation"], *velocity, *ego[:2], score]
-    if not np.isfinite(sum(numbers[:10]) + score):
-        raise ValueError("a number of its place, size, rotation or score is not finite")
-    if min(numbers[3:6]) <= 0:
-        raise ValueError(f"size {numbers[3:6]} is negative or zero")
-    if not any(numbers[6:10]):
-        raise ValueError("rotation is zero")
     label, attribute = _LABEL.get(box["detection_name"]), _ATTRIBUTE.get(box.get("attribute_name", ""))
     if label is None:
         raise ValueError(f"unknown class {box['detection_name']!r}, known are {', '.join(CLASSES)}")
     if attribute is None:
         raise ValueError(f"unknown attribute {box['attribute_name']!r}, known are {', '.join(ATTRIBUTES)}")
+    numbers = [*center, *size, *rotation, *velocity, ego[0], ego[1], score]
     columns.add(numbers, label, attribute, int(box.get("num_pts", UNKNOWN_POINTS)))
+
+
+def _check(boxes: NuscenesBoxes, path: Path) -> None:
+    finite = np.column_stack([boxes.center, boxes.size, boxes.rotation, boxes.score])
+    complaints = {
+        "a number of its place, size, rotation or score is not finite": ~np.isfinite(finite).all(1),
+        "its size {size} is negative or zero": (boxes.size <= 0).any(1),
+        "its rotation is zero": ~boxes.rotation.any(1),
+    }
+    for what, bad in complaints.items():
+        if bad.any():
+            row = int(np.argmax(bad))
+            number = row - int(np.searchsorted(boxes.sample, boxes.sample[row]))
+            where = f"sample {boxes.samples[boxes.sample[row]]}, box {number}"
+            raise ValueError(f"{path}: {where}: {what.format(size=boxes.size[row].tolist())}")

@@ -182,10 +182,10 @@ class _Buckets:
         group = self._group[example.category]
         mask = mask & (group >= 0)
         motion = np.linalg.norm(example.flow[mask], axis=1)
-        cell = group[mask], np.searchsorted(BUCKET_EDGES, motion, side="right") - 1
-        np.add.at(self._error, cell, error[mask])
-        np.add.at(self._motion, cell, motion)
-        np.add.at(self._count, cell, 1)
+        bucket = np.searchsorted(BUCKET_EDGES, motion, side="right") - 1
+        cell = np.ravel_multi_index((group[mask], bucket), self._count.shape)
+        for total, values in ((self._error, error[mask]), (self._motion, motion), (self._count, None)):
+            total += np.bincount(cell, values, minlength=total.size).reshape(total.shape)
 
     def figures(self) -> dict[str, dict[str, float]]:
         """Return {group: {"static": metres, "dynamic": normalised}} and their means over the groups that have any."""
