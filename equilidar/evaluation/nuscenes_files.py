@@ -33,7 +33,7 @@ class BoxColumns:
         self._numbers = array("d")
         self._codes = array("q")
 
-    def add(self, numbers: list[float], label: int, attribute: int, num_points: int) -> None:
+    def add(self, numbers: list[float | int], label: int, attribute: int, num_points: int) -> None:
         """Add a box of the last of `samples`.
 
         Args:

@@ -7,10 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float64, Int64
-
-from equilidar.ops.rotated_iou import bev_iou_pairs, iou_3d_pairs
 
 Rows = Int64[np.ndarray, " P"]
 
@@ -99,6 +96,11 @@ def upright_overlaps(
     Returns:
         intersection over union of the areas seen from above, and of the volumes; both list the same pairs.
     """
+    # Importing torch takes longer than refusing a faulty file, which comes first.
+    import torch
+
+    from equilidar.ops.rotated_iou import bev_iou_pairs, iou_3d_pairs
+
     near = _may_meet(ground_truth, detections, *pairs)
     rows = pairs[0][near], pairs[1][near]
     a, b = torch.from_numpy(ground_truth[rows[0]]), torch.from_numpy(detections[rows[1]])

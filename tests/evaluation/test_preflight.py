@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import re
+import runpy
 import subprocess
 import sys
 import zipfile
@@ -92,7 +93,8 @@ FAULTS = {
         LISTS,
     ),
     "missing drive": Fault(
-        lambda boxes: _without(boxes, "b"), {"waymo": "lack 1 (drive|frame).*b", "argoverse2": "lack 1 (log|sweep).*log-b"}
+        lambda boxes: _without(boxes, "b"),
+        {"waymo": "lack 1 (drive|frame).*b", "argoverse2": "lack 1 (log|sweep).*log-b"},
     ),
     "extra frame": Fault(
         lambda boxes: boxes | {("b", 7): boxes[FRAMES[0]]},
@@ -102,7 +104,9 @@ FAULTS = {
     ),
     "unknown class": Fault(lambda boxes: change_first(boxes, _replace(kind="dragon")), "unknown class .*known are"),
     "NaN": Fault(
-        lambda boxes: change_first(boxes, _replace(x=math.nan)), "(is nan|no finite number|not finite)", CHECK + EVALUATE
+        lambda boxes: change_first(boxes, _replace(x=math.nan)),
+        "(is nan|no finite number|not finite)",
+        CHECK + EVALUATE,
     ),
     "NaN score": Fault(
         lambda boxes: change_first(boxes, _replace(score=math.nan)), "(is nan|no finite number|not finite|score is nan)"
@@ -120,7 +124,9 @@ FAULTS = {
         | {"argoverse2": "without height_m"},
         of_file=_one_column_less,
     ),
-    "sunk": Fault(lambda boxes: change(boxes, lambda b: dataclasses.replace(b, z=b.z - b.height / 2)), "sunk by half", CHECK),
+    "sunk": Fault(
+        lambda boxes: change(boxes, lambda b: dataclasses.replace(b, z=b.z - b.height / 2)), "sunk by half", CHECK
+    ),
     "floating": Fault(
         lambda boxes: change(boxes, lambda b: dataclasses.replace(b, z=b.z + b.height / 2)), "floating by half", CHECK
     ),
@@ -151,9 +157,42 @@ def _arguments(name: str, paths: tuple[Path, Path], check: bool) -> list[str]:
     return [*words, *(["check=true"] if check else [])]
 
 
-def _call(folder: Path, arguments: list[str]) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "tools" / "evaluate.py"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=300, check=False)
+@dataclass(frozen=True)
+class Done:
+    """How a call ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Call = Callable[[list[str]], Done]
+
+
+@pytest.fixture(params=["here", pytest.param("process", marks=pytest.mark.slow)])
+def call(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Call:
+    """Call the command: in this process, which is fast and checks shapes, or as a user does."""
+    tool = str(ROOT / "tools" / "evaluate.py")
+
+    def here(arguments: list[str]) -> Done:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", [tool, *arguments])
+        code = 0
+        try:
+            runpy.run_path(tool, run_name="__main__")
+        except SystemExit as error:
+            code = error.code
+        assert isinstance(code, int)
+        return Done(code, *capsys.readouterr())
+
+    def process(arguments: list[str]) -> Done:
+        command = [sys.executable, tool, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300, check=False)
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    return here if request.param == "here" else process
 
 
 def _write(fault: str, name: str, folder: Path) -> tuple[Path, Path]:
@@ -165,25 +204,27 @@ def _write(fault: str, name: str, folder: Path) -> tuple[Path, Path]:
     return paths
 
 
-def _assert_refused(done: subprocess.CompletedProcess[str], message: str) -> None:
+def _assert_refused(done: Done, message: str) -> None:
     assert done.returncode == 2, done.stdout + done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert re.search(message, done.stderr), done.stderr
 
 
 @pytest.mark.parametrize(("fault", "name", "check"), CASES)
-def test_a_faulty_file_is_one_line_and_exit_code_2(fault: str, name: str, check: bool, tmp_path: Path) -> None:
-    done = _call(tmp_path, _arguments(name, _write(fault, name, tmp_path), check))
+def test_a_faulty_file_is_one_line_and_exit_code_2(
+    fault: str, name: str, check: bool, call: Call, tmp_path: Path
+) -> None:
+    done = call(_arguments(name, _write(fault, name, tmp_path), check))
     message = FAULTS[fault].expected(name)
     assert message is not None
     _assert_refused(done, message)
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_sound_files_pass_and_the_report_says_what_was_checked(name: str, tmp_path: Path) -> None:
+def test_sound_files_pass_and_the_report_says_what_was_checked(name: str, call: Call, tmp_path: Path) -> None:
     truth = make_truth()
     paths = WRITERS[name](tmp_path, truth, make_detections(truth))
-    done = _call(tmp_path, _arguments(name, paths, check=True))
+    done = call(_arguments(name, paths, check=True))
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0].startswith("ground truth") and "24 boxes" in lines[0]
@@ -192,18 +233,18 @@ def test_sound_files_pass_and_the_report_says_what_was_checked(name: str, tmp_pa
 
 
 @pytest.mark.parametrize("name", [*WRITERS, "scene_flow"])
-def test_ground_truth_alone_can_be_checked_but_not_evaluated(name: str, tmp_path: Path) -> None:
+def test_ground_truth_alone_can_be_checked_but_not_evaluated(name: str, call: Call, tmp_path: Path) -> None:
     truth = make_truth()
     paths = write_flow(tmp_path) if name == "scene_flow" else WRITERS[name](tmp_path, truth, make_detections(truth))
     words = [f"evaluator={name}", f"evaluator.ground_truth={paths[0]}"]
-    done = _call(tmp_path, [*words, "check=true"])
+    done = call([*words, "check=true"])
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("ground truth") and done.stdout.endswith("ok\n")
-    _assert_refused(_call(tmp_path, words), "evaluator.detections must be given")
+    _assert_refused(call(words), "evaluator.detections must be given")
 
 
-def test_a_check_needs_files(tmp_path: Path) -> None:
-    _assert_refused(_call(tmp_path, ["check=true", "checkpoint=x.safetensors"]), "check=true looks at files")
+def test_a_check_needs_files(call: Call, tmp_path: Path) -> None:
+    _assert_refused(call(["check=true", "checkpoint=x.safetensors"]), "check=true looks at files")
 
 
 def _flow_missing(folder: Path) -> None:
@@ -251,11 +292,11 @@ FLOW_FAULTS = {
 
 @pytest.mark.parametrize("check", [True, False], ids=["check", "evaluate"])
 @pytest.mark.parametrize("fault", FLOW_FAULTS)
-def test_a_faulty_flow_file_is_one_line_and_exit_code_2(fault: str, check: bool, tmp_path: Path) -> None:
+def test_a_faulty_flow_file_is_one_line_and_exit_code_2(fault: str, check: bool, call: Call, tmp_path: Path) -> None:
     paths = write_flow(tmp_path)
     spoil, message = FLOW_FAULTS[fault]
     spoil(tmp_path)
-    _assert_refused(_call(tmp_path, _arguments("scene_flow", paths, check)), message)
+    _assert_refused(call(_arguments("scene_flow", paths, check)), message)
 
 
 @pytest.mark.parametrize(
@@ -267,16 +308,16 @@ def test_a_faulty_flow_file_is_one_line_and_exit_code_2(fault: str, check: bool,
     ],
 )
 def test_another_convention_of_flow_is_named_by_the_preflight(
-    estimate: Callable[[np.ndarray], np.ndarray], message: str, tmp_path: Path
+    estimate: Callable[[np.ndarray], np.ndarray], message: str, call: Call, tmp_path: Path
 ) -> None:
     paths = write_flow(tmp_path, estimate)
-    _assert_refused(_call(tmp_path, _arguments("scene_flow", paths, check=True)), message)
+    _assert_refused(call(_arguments("scene_flow", paths, check=True)), message)
 
 
-def test_a_duplicated_example_of_a_zip_is_refused(tmp_path: Path) -> None:
+def test_a_duplicated_example_of_a_zip_is_refused(call: Call, tmp_path: Path) -> None:
     truth, found = write_flow(tmp_path)
     with pytest.warns(UserWarning, match="Duplicate name"), zipfile.ZipFile(tmp_path / "det.zip", "w") as archive:
         for name in ("log-a/1.feather", "log-b/2.feather", "log-a/1.feather"):
             archive.write(found / name, name)
     arguments = _arguments("scene_flow", (truth, tmp_path / "det.zip"), check=False)
-    _assert_refused(_call(tmp_path, arguments), "log-a/1.feather is duplicated")
+    _assert_refused(call(arguments), "log-a/1.feather is duplicated")
