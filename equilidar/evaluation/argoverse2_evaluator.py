@@ -26,7 +26,7 @@ class Argoverse2Evaluator:
     Attributes:
         ground_truth: annotations.feather, the folder of a log, or a folder of logs.
         detections: feather file with log_id, timestamp_ns, category, box and score; or a folder of such files.
-        maps: folder of logs with maps and poses; None: the ground truth's own folders.
+        dataset_dir: folder of logs with maps and poses (a split); None: the ground truth's own folders.
         roi: prune by region of interest; None: where every log has a map.
         frames: file of the time stamps that are evaluated: text, one a line, or JSON with timestamps_ns; None: all.
         categories: what is evaluated and averaged over; None: the competition's 26.
@@ -38,7 +38,7 @@ class Argoverse2Evaluator:
 
     ground_truth: str | Path
     detections: str | Path | None = None
-    maps: str | Path | None = None
+    dataset_dir: str | Path | None = None
     roi: bool | None = None
     frames: str | Path | None = None
     categories: Sequence[str] | None = None
@@ -137,8 +137,8 @@ class Argoverse2Evaluator:
 
     def _log_folders(self, sweeps: tuple[Sweep, ...]) -> dict[str, Path]:
         logs = {log for log, _ in sweeps}
-        if self.maps is not None:
-            root = Path(self.maps)
+        if self.dataset_dir is not None:
+            root = Path(self.dataset_dir)
             return {log: root if root.name == log else root / log for log in logs}
         own = {file.resolve().parent.name: file.parent for file in annotation_files(Path(self.ground_truth))}
         return {log: own.get(log, Path(self.ground_truth) / log) for log in logs}
