@@ -97,8 +97,9 @@ class _Window:
                 if self._ended:
                     raise ValueError(f"{self._path} is no whole JSON file: {error.msg}") from None
             else:
-                # A number that ends with the window may go on after it.
-                if end < len(self._text) or self._ended:
+                # A number at the end of the window may go on after it: with a digit, or "e-" that is cut from its own.
+                rest = self._text[end : end + 3]
+                if self._ended or len(rest) == 3 or rest.strip(".eE+-"):
                     self._place = end
                     return value
             self._read()

@@ -68,7 +68,9 @@ def _add_scene(tables: dict[str, list[dict]], number: int, name: str, rng: np.ra
             )
             offset = 0.0 if (channel, is_key) == ("LIDAR_TOP", True) else 30.0
             place = [400.0 + 3 * index + offset, 900.0, 0.0]
-            tables["ego_pose"].append({"token": pose, "timestamp": stamp, "rotation": [1, 0, 0, 0], "translation": place})
+            tables["ego_pose"].append(
+                {"token": pose, "timestamp": stamp, "rotation": [1, 0, 0, 0], "translation": place}
+            )
     for category in CATEGORIES:
         for copy in range(3):
             _add_instance(tables, f"{number}-{category}-{copy}", category, tokens, rng)
@@ -88,7 +90,9 @@ def _add_instance(
     start = np.array([400.0, 900.0, 0.5]) + rng.uniform(-25, 25, 3) * [1, 1, 0]
     if is_rack or "bicycle" in category:
         # Bicycles stand where racks do, some just outside.
-        start = np.array([410.0 + 8 * int(name[-1]), 905.0, 0.5]) + (0 if is_rack else rng.uniform(-2, 2, 3) * [1, 1, 0])
+        start = np.array([410.0 + 8 * int(name[-1]), 905.0, 0.5]) + (
+            0 if is_rack else rng.uniform(-2, 2, 3) * [1, 1, 0]
+        )
         yaw = 0.4
     suited = {"vehicle.car": 0, "vehicle.bicycle": 1, "human.pedestrian.adult": 2}
     for index, (token, sample) in enumerate(zip(annotations, own, strict=True)):
@@ -110,9 +114,16 @@ def _links(tokens: list[str]) -> list[dict[str, str]]:
 def make_submission(version: Path, scenes: tuple[str, ...]) -> dict:
     """Return detections near the annotations of some scenes, and some clutter."""
     rng = np.random.default_rng(1)
-    read = {name: json.loads((version / f"{name}.json").read_text()) for name in ("scene", "sample", "sample_annotation")}
+    read = {
+        name: json.loads((version / f"{name}.json").read_text()) for name in ("scene", "sample", "sample_annotation")
+    }
     chosen = {record["token"] for record in read["scene"] if record["name"] in scenes}
-    names = {"car": "vehicle.moving", "bicycle": "cycle.without_rider", "adult": "pedestrian.standing", "trafficcone": ""}
+    names = {
+        "car": "vehicle.moving",
+        "bicycle": "cycle.without_rider",
+        "adult": "pedestrian.standing",
+        "trafficcone": "",
+    }
     results: dict[str, list[dict]] = {r["token"]: [] for r in read["sample"] if r["scene_token"] in chosen}
     for record in read["sample_annotation"]:
         kind = record["instance_token"].split("-")[2].split(".")[-1]
