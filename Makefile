@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-fast lint format doctor bench gpu-check clean
+.PHONY: help setup quickstart test test-fast lint format doctor bench bench-evaluators gpu-check clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -47,6 +47,9 @@ doctor: setup ## Say what is installed and usable here, and what to do about the
 bench: setup ## Print sweeps/s of the simulator and the time of the evaluator
 	$(BIN)/python benchmarks/simulator.py
 	$(BIN)/python benchmarks/kitti_evaluator.py
+
+bench-evaluators: setup ## Time the evaluators at the size of the validation sets, beside the official tools where installed
+	$(BIN)/python benchmarks/evaluators.py
 
 gpu-check: setup ## Run what needs a GPU
 	$(BIN)/python -m pytest -m gpu

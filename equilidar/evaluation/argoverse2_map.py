@@ -53,7 +53,10 @@ class RegionOfInterest:
         areas = json.loads(path.read_text()).get("drivable_areas")
         if not areas:
             raise ValueError(f"{path} has no drivable_areas")
-        polygons = [np.array([[point["x"], point["y"]] for point in area["area_boundary"]]) for area in areas.values()]
+        polygons = [
+            np.array([[point["x"], point["y"]] for point in area["area_boundary"]], dtype=np.float64)
+            for area in areas.values()
+        ]
         vertices = np.concatenate(polygons)
         low, high = np.floor(vertices.min(0)), np.ceil(vertices.max(0))
         width, height = ((high - low + 1) * _CELLS_PER_METRE).astype(int).tolist()

@@ -91,9 +91,9 @@ def _wins(votes: np.ndarray) -> bool:
 def _about_height(truth: np.ndarray, found: np.ndarray) -> str | None:
     rise = (found[:, 2] - truth[:, 2]) / truth[:, 5]
     if _wins((rise < -0.25) & (rise > -0.75)):
-        return "sunk by half a height (z is that of the bottom; expected: that of the center)"
+        return "sunk by half a height (bottom and center of boxes are confused)"
     if _wins((rise > 0.25) & (rise < 0.75)):
-        return "floating by half a height (half a height was added to a z that is that of the center already)"
+        return "floating by half a height (bottom and center of boxes are confused)"
     if _wins(np.abs(rise) >= 0.75):
         return f"{np.median(found[:, 2] - truth[:, 2]):+.2f} m off in height (z counted from another origin)"
     return None

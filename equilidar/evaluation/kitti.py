@@ -230,7 +230,7 @@ def frames_of_both(ground_truth: Path, detections: Path, split: Path | None) -> 
         ValueError: one of the folders lacks frames, or the detections have frames too many.
     """
     labelled, found = list_frames(ground_truth), list_frames(detections)
-    wanted = labelled if split is None else _read_split(split)
+    wanted = labelled if split is None else read_split(split)
     if absent := sorted(set(wanted) - set(labelled)):
         raise ValueError(f"{split} names {_some(absent)} without ground truth in {ground_truth}")
     if absent := sorted(set(found) - set(wanted)):
@@ -244,7 +244,13 @@ def frames_of_both(ground_truth: Path, detections: Path, split: Path | None) -> 
     return wanted
 
 
-def _read_split(path: Path) -> list[str]:
+def read_split(path: Path) -> list[str]:
+    """Return the frame names of a text file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it names none, or one twice.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}: expected one frame name a line")
     names = path.read_text().split()

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from equilidar.evaluation.figures import format_table
-from equilidar.evaluation.kitti import CLASSES, evaluate_folders, frames_of_both
+from equilidar.evaluation.kitti import CLASSES, evaluate_folders, frames_of_both, read_split
 from equilidar.evaluation.kitti_files import KITTI_CLASSES, KittiTable, list_frames, read_labels, read_results
 from equilidar.evaluation.preflight import compare_conventions, describe, required
 
@@ -36,7 +36,7 @@ class KittiEvaluator:
         """Return what was found in the files; raises as `evaluate`, and where a convention is another one."""
         truth_folder, split = Path(self.ground_truth), None if self.frames is None else Path(self.frames)
         if self.detections is None:
-            labels = read_labels(truth_folder, list_frames(truth_folder))
+            labels = read_labels(truth_folder, list_frames(truth_folder) if split is None else read_split(split))
             return [describe("ground truth", truth_folder, len(labels.frames), labels.kind, KITTI_CLASSES)]
         names = frames_of_both(truth_folder, Path(self.detections), split)
         labels, results = read_labels(truth_folder, names), read_results(Path(self.detections), names)

@@ -102,7 +102,7 @@ def _read(path: Path, members: tuple[str, ...], is_detection: bool) -> NuscenesB
     return boxes
 
 
-def _add(columns: BoxColumns, token: str, box: dict[str, Any], is_detection: bool) -> None:
+def _add(columns: BoxColumns, token: str, box: Any, is_detection: bool) -> None:
     if not isinstance(box, dict):
         raise ValueError(f"expected an object, got {type(box).__name__}")
     if box.get("sample_token", token) != token:

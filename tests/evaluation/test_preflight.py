@@ -15,7 +15,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow.feather
 import pytest
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
+from equilidar.evaluation.preflight import FileEvaluator
 from tests.evaluation.fake_sets import (
     FRAMES,
     WRITERS,
@@ -241,6 +244,12 @@ def test_ground_truth_alone_can_be_checked_but_not_evaluated(name: str, call: Ca
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("ground truth") and done.stdout.endswith("ok\n")
     _assert_refused(call(words), "evaluator.detections must be given")
+
+
+@pytest.mark.parametrize("name", [*WRITERS, "scene_flow"])
+def test_every_evaluator_has_the_same_face(name: str) -> None:
+    config = OmegaConf.load(ROOT / "configs" / "evaluator" / f"{name}.yaml")
+    assert isinstance(instantiate(config, ground_truth="somewhere"), FileEvaluator)
 
 
 def test_a_check_needs_files(call: Call, tmp_path: Path) -> None:
