@@ -1,46 +1,39 @@
 """Time the evaluators, and the official tools where installed, on made-up sets: python benchmarks/evaluators.py
 
-Each measurement is a process of its own: reading files, compiling (a small set, without any cached machine code) and
-computing are timed apart, and the peak of its memory is its own. Sizes are those of the validation sets for nuScenes
-(6019 samples) and Waymo (39987 frames); the official tools run on a part of the frames and are scaled up by their
-number, as their tables say. Options: --only NAME ..., --frames FRACTION, --peer FRACTION (0: no official tools).
+Each measurement is a process of its own: compiling (a small set, without any cached machine code), reading files and
+computing are timed apart, and the peak of its memory is its own. Seconds are those of the processor, summed over its
+processes, and for all of reading and computing also those on the wall. Sizes are those of the validation sets for
+nuScenes (6019 samples) and Waymo (39987 frames); the official tools run on a part of the frames and are scaled up by
+their number, as their rows say. Options: --only NAME ..., --frames FRACTION, --peer FRACTION (0: no official tools).
 """
 
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 from evaluator_peers import PEERS
 from evaluator_sets import SETS
+from stopwatch import Seconds, Stopwatch, peak_megabytes
 
 WARM_UP_FRAMES = 3
+HEADER = ("compile", "parse", "compute", "in all", "wall")
 
 
-def measure(name: str, folder: Path, small: Path) -> dict[str, float]:
-    """Return seconds of compiling, parsing and computing, and megabytes at the peak."""
-    start = time.perf_counter()
+def measure(name: str, folder: Path, small: Path) -> dict[str, Seconds]:
+    """Return the time of compiling, parsing and computing."""
     read, compute = stages(name)
-    imported = time.perf_counter()
+    watch = Stopwatch()
     compute(*read(small))
-    compiled = time.perf_counter()
+    compiled = watch.lap()
     files = read(folder)
-    parsed = time.perf_counter()
+    parsed = watch.lap()
     compute(*files)
-    done = time.perf_counter()
-    seconds = {"import": imported - start, "compile": compiled - imported, "parse": parsed - compiled}
-    return seconds | {"compute": done - parsed, "peak": peak_megabytes()}
-
-
-def peak_megabytes() -> float:
-    """Return the greatest resident size of this process so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"compile": compiled, "parse": parsed, "compute": watch.lap()}
 
 
 def stages(name: str):
@@ -73,9 +66,9 @@ def stages(name: str):
     return read, lambda truth, estimate: evaluate_scene_flow(read_examples(truth, estimate))
 
 
-def run(arguments: list[str], cache: str) -> dict[str, float] | None:
-    """Run a measurement in a process of its own; None where a package is missing."""
-    # One thread of each library; the files are read and evaluated by one core.
+def run(arguments: list[str], cache: str) -> tuple[dict[str, Seconds], float] | None:
+    """Run a measurement in a process of its own; return times and peak memory, None where a package is missing."""
+    # One thread of each library: the files are read and evaluated by one core.
     threads = dict.fromkeys(("OMP_NUM_THREADS", "POLARS_MAX_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     environment = os.environ | threads | {"NUMBA_CACHE_DIR": cache}
     command = [sys.executable, __file__, *arguments]
@@ -84,7 +77,8 @@ def run(arguments: list[str], cache: str) -> dict[str, float] | None:
         return None
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr}")
-    return json.loads(done.stdout.splitlines()[-1])
+    result = json.loads(done.stdout.splitlines()[-1])
+    return {stage: Seconds(*seconds) for stage, seconds in result["times"].items()}, result["peak"]
 
 
 def compare(name: str, fraction: float, peer_fraction: float) -> None:
@@ -98,31 +92,40 @@ def compare(name: str, fraction: float, peer_fraction: float) -> None:
             folders[key].mkdir()
             if key != "part" or peer_fraction:
                 made.write(folders[key], num, np.random.default_rng(0))
+        print(f"{name}: {frames} {made.unit}, each {made.content}", flush=True)
         own = run(["--measure", name, str(folders["whole"]), str(folders["small"])], f"{place}/cache")
         assert own is not None
-        print(f"{name}: {frames} {made.unit}, each {made.content}; one core", flush=True)
-        print(f"  {'':<28}{'compile':>9}{'parse':>9}{'compute':>9}{'in all':>9}{'peak':>10}")
-        total = own["parse"] + own["compute"]
-        print(row("equilidar", own["compile"], own["parse"], own["compute"], own["peak"]))
-        if peer_fraction:
-            peer = run(["--measure-peer", name, str(folders["part"])], f"{place}/cache")
-            if peer is None:
-                print(f"  {made.peer} is not installed: not compared", flush=True)
-                return
-            scale = frames / part
-            parse, compute = peer["parse"] * scale, peer["compute"] * scale
-            note = "" if part == frames else f", from {part} {made.unit}"
-            print(row(f"{made.peer}{note}", None, parse, compute, peer["peak"]))
-            print(
-                f"  ratio: compute {compute / own['compute']:.1f}x, in all {(parse + compute) / total:.1f}x", flush=True
-            )
+        print("  " + "seconds of the processor".ljust(36) + "".join(f"{h:>8}" for h in HEADER) + f"{'peak':>9}")
+        print(row("equilidar", *own), flush=True)
+        if not peer_fraction:
+            return
+        peer = run(["--measure-peer", name, str(folders["part"])], f"{place}/cache")
+        if peer is None:
+            print(f"  {made.peer} is not installed: not compared", flush=True)
+            return
+        scaled = {stage: seconds * (frames / part) for stage, seconds in peer[0].items()}
+        print(row(made.peer if part == frames else f"{made.peer}, from {part} {made.unit}", scaled, peer[1]))
+        ratio = scaled["compute"].cpu / own[0]["compute"].cpu
+        print(f"  ratio: compute {ratio:.1f}x, in all {total(scaled).cpu / total(own[0]).cpu:.1f}x", flush=True)
 
 
-def row(name: str, compiling: float | None, parse: float, compute: float, peak: float) -> str:
+def total(times: dict[str, Seconds]) -> Seconds:
+    """Return the time of parsing and computing."""
+    return times["parse"] + times["compute"]
+
+
+def row(name: str, times: dict[str, Seconds], peak: float) -> str:
     """Return one line of the table."""
-    shown = "-" if compiling is None else f"{compiling:.1f} s"
-    seconds = "".join(f"{value:>7.1f} s" for value in (parse, compute, parse + compute))
-    return f"  {name:<28}{shown:>9}{seconds}{peak:>7.0f} MB"
+    compiling = f"{times['compile'].cpu:.1f}" if "compile" in times else "-"
+    both = total(times)
+    seconds = "".join(f"{value:>8.1f}" for value in (times["parse"].cpu, times["compute"].cpu, both.cpu, both.wall))
+    return f"  {name:<36}{compiling:>8}{seconds}{peak:>6.0f} MB"
+
+
+def show(times: dict[str, Seconds]) -> None:
+    """Print a measurement for the process that asked for it."""
+    pairs = {stage: (seconds.wall, seconds.cpu) for stage, seconds in times.items()}
+    print(json.dumps({"times": pairs, "peak": peak_megabytes()}))
 
 
 def main() -> None:
@@ -136,14 +139,13 @@ def main() -> None:
     options = parser.parse_args()
     if options.measure:
         name, folder, small = options.measure
-        print(json.dumps(measure(name, Path(folder), Path(small))))
+        show(measure(name, Path(folder), Path(small)))
     elif options.measure_peer:
         name, folder = options.measure_peer
         try:
-            seconds = PEERS[name](Path(folder))
+            show(PEERS[name](Path(folder)))
         except ImportError:
             raise SystemExit(3) from None
-        print(json.dumps(seconds | {"peak": peak_megabytes()}))
     else:
         for name in options.only:
             compare(name, options.frames, options.peer)
