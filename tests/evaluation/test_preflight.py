@@ -4,9 +4,6 @@ import dataclasses
 import json
 import math
 import re
-import runpy
-import subprocess
-import sys
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +16,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from equilidar.evaluation.preflight import FileEvaluator
+from tests.evaluation.calling import Call, Done
 from tests.evaluation.fake_sets import (
     FRAMES,
     WRITERS,
@@ -158,44 +156,6 @@ CASES = [
 def _arguments(name: str, paths: tuple[Path, Path], check: bool) -> list[str]:
     words = [f"evaluator={name}", f"evaluator.ground_truth={paths[0]}", f"evaluator.detections={paths[1]}"]
     return [*words, *(["check=true"] if check else [])]
-
-
-@dataclass(frozen=True)
-class Done:
-    """How a call ended."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-Call = Callable[[list[str]], Done]
-
-
-@pytest.fixture(params=["here", pytest.param("process", marks=pytest.mark.slow)])
-def call(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Call:
-    """Call the command: in this process, which is fast and checks shapes, or as a user does."""
-    tool = str(ROOT / "tools" / "evaluate.py")
-
-    def here(arguments: list[str]) -> Done:
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", [tool, *arguments])
-        code = 0
-        try:
-            runpy.run_path(tool, run_name="__main__")
-        except SystemExit as error:
-            code = error.code
-        assert isinstance(code, int)
-        return Done(code, *capsys.readouterr())
-
-    def process(arguments: list[str]) -> Done:
-        command = [sys.executable, tool, *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300, check=False)
-        return Done(done.returncode, done.stdout, done.stderr)
-
-    return here if request.param == "here" else process
 
 
 def _write(fault: str, name: str, folder: Path) -> tuple[Path, Path]:
