@@ -16,7 +16,7 @@ from equilidar.evaluation.preflight import check_frames, compare_conventions, de
 from equilidar.evaluation.quaternions import yaw_of
 from equilidar.evaluation.text_table import text_table
 
-_SPARSE = "; if nothing is there indeed, add evaluator.sparse=true"
+_SPARSE = "; if that is meant, add evaluator.sparse=true"
 
 
 @dataclass(slots=True)
@@ -57,7 +57,9 @@ class Argoverse2Evaluator:
         truth, found = self._read_truth(), self._select(read_detections(path))
         if not self.sparse:
             # Single sweeps may be empty on one side; whole logs are not.
-            check_frames({log for log, _ in truth.sweeps}, {log for log, _ in found.sweeps}, what="logs", hint=_SPARSE)
+            check_frames(
+                path, {log for log, _ in truth.sweeps}, {log for log, _ in found.sweeps}, what="logs", hint=_SPARSE
+            )
         categories = tuple(self.categories or COMPETITION_CATEGORIES)
         inside = self._inside(truth, found)
         figures: dict[str, Any] = {}
@@ -91,8 +93,8 @@ class Argoverse2Evaluator:
             )
         )
         if not self.sparse:
-            hint = _SPARSE + ", and evaluator.frames=FILE selects sweeps"
-            check_frames(truth.sweeps, found.sweeps, what="sweeps", hint=hint)
+            hint = _SPARSE + "; evaluator.frames=FILE selects sweeps"
+            check_frames(self.detections, truth.sweeps, found.sweeps, what="sweeps", hint=hint)
             lines.append(f"{'':<13}the same sweeps as the ground truth")
         inside = self._inside(truth, found)
         if inside is not None:

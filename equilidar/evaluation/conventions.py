@@ -20,12 +20,12 @@ _FEWEST = 4  # votes
 _MAJORITY = 0.75
 _FAR = 250.0  # metres; no LiDAR sees that far
 _MIRRORS = {
-    "mirrored left to right (y is negated)": ((1, 0), (0, -1)),
-    "mirrored front to back (x is negated)": ((-1, 0), (0, 1)),
-    "turned by 180 degrees about the vehicle (x and y are negated)": ((-1, 0), (0, -1)),
-    "mirrored (x and y are swapped)": ((0, 1), (1, 0)),
-    "turned by 90 degrees about the vehicle (x forward and y forward confused)": ((0, -1), (1, 0)),
-    "turned by -90 degrees about the vehicle (x forward and y forward confused)": ((0, 1), (-1, 0)),
+    "boxes are mirrored left to right (y is negated)": ((1, 0), (0, -1)),
+    "boxes are mirrored front to back (x is negated)": ((-1, 0), (0, 1)),
+    "boxes are turned by 180 degrees about the vehicle (x and y are negated)": ((-1, 0), (0, -1)),
+    "boxes are mirrored (x and y are swapped)": ((0, 1), (1, 0)),
+    "boxes are turned by 90 degrees about the vehicle (x forward or y forward)": ((0, -1), (1, 0)),
+    "boxes are turned by -90 degrees about the vehicle (x forward or y forward)": ((0, 1), (-1, 0)),
 }
 
 
@@ -49,7 +49,7 @@ def find_conventions(ground_truth: PlacedBoxes, detections: PlacedBoxes) -> tupl
     """
     if len(detections.box) and np.median(np.hypot(*detections.box[:, :2].T)) > _FAR:
         distance = np.median(np.hypot(*detections.box[:, :2].T))
-        return [f"far from the vehicle (half of them beyond {distance:.0f} m): in another frame"], 0
+        return [f"boxes are in another frame (half of them lie more than {distance:.0f} m from the vehicle)"], 0
     order = np.argsort(detections.group, kind="stable")
     found = PlacedBoxes(detections.group[order], detections.box[order])
     nearest = _nearest(ground_truth, found, np.eye(2))
@@ -91,20 +91,22 @@ def _wins(votes: np.ndarray) -> bool:
 def _about_height(truth: np.ndarray, found: np.ndarray) -> str | None:
     rise = (found[:, 2] - truth[:, 2]) / truth[:, 5]
     if _wins((rise < -0.25) & (rise > -0.75)):
-        return "sunk by half a height (bottom and center of boxes are confused)"
+        return "boxes sink by half a height (bottom and center are confused)"
     if _wins((rise > 0.25) & (rise < 0.75)):
-        return "floating by half a height (bottom and center of boxes are confused)"
+        return "boxes float by half a height (bottom and center are confused)"
     if _wins(np.abs(rise) >= 0.75):
-        return f"{np.median(found[:, 2] - truth[:, 2]):+.2f} m off in height (z counted from another origin)"
+        return (
+            f"boxes are {np.median(found[:, 2] - truth[:, 2]):+.2f} m off in height (z is counted from another origin)"
+        )
     return None
 
 
 def _about_yaw(truth: np.ndarray, found: np.ndarray) -> str | None:
     plain = _fold(found[:, 6] - truth[:, 6])
     others = {
-        "with a yaw that is offset by 90 degrees": _fold(found[:, 6] + math.pi / 2 - truth[:, 6]),
-        "with a yaw that is negated (clockwise)": _fold(-found[:, 6] - truth[:, 6]),
-        "with a yaw that is negated and offset by 90 degrees": _fold(-found[:, 6] - math.pi / 2 - truth[:, 6]),
+        "yaw is offset by 90 degrees": _fold(found[:, 6] + math.pi / 2 - truth[:, 6]),
+        "yaw is negated (clockwise)": _fold(-found[:, 6] - truth[:, 6]),
+        "yaw is negated and offset by 90 degrees": _fold(-found[:, 6] - math.pi / 2 - truth[:, 6]),
     }
     telling = {name: np.abs(plain - other) > math.radians(20) for name, other in others.items()}
     named = [name for name, other in others.items() if _wins((other < plain)[telling[name]])]
@@ -114,7 +116,7 @@ def _about_yaw(truth: np.ndarray, found: np.ndarray) -> str | None:
     aligned = plain < math.pi / 4
     opposed = turned[aligned] > math.pi / 2
     if _wins(opposed) and opposed.mean() >= 0.9:
-        return "with reversed headings (a yaw that is offset by 180 degrees)"
+        return "yaw is offset by 180 degrees (headings are reversed)"
     return None
 
 
@@ -127,5 +129,5 @@ def _about_sizes(truth: np.ndarray, found: np.ndarray) -> str | None:
     own, other = (np.log(boxes[:, 3] / boxes[:, 4]) for boxes in (truth, found))
     telling = np.abs(own) > math.log(1.3)
     if _wins((np.abs(other + own) < np.abs(other - own))[telling]):
-        return "with length and width swapped"
+        return "length and width are swapped"
     return None

@@ -61,13 +61,8 @@ class NuscenesEvaluator:
         lines.append(f"{'':<13}at most {most} in a sample, the same samples as the ground truth")
         place = {token: index for index, token in enumerate(boxes.samples)}
         of_found = np.array([place[token] for token in found.samples], dtype=np.int64)[found.sample]
-        lines.append(
-            compare_conventions(
-                (boxes.sample, of_found),
-                (boxes.label, found.label),
-                (_placed(boxes, truth.ego[boxes.sample]), _placed(found, truth.ego[of_found])),
-            )
-        )
+        placed = _around_ego(boxes, truth, boxes.sample), _around_ego(found, truth, of_found)
+        lines.append(compare_conventions((boxes.sample, of_found), (boxes.label, found.label), placed))
         return lines
 
     def table(self, figures: dict[str, Any]) -> str:
@@ -85,13 +80,13 @@ class NuscenesEvaluator:
         boxes = read_ground_truth_boxes(path)
         ego = np.full((len(boxes.samples), 3), np.nan)
         ego[boxes.sample, :2] = boxes.center[:, :2] - boxes.ego_offset
-        return NuscenesTruth(boxes, BikeRacks.none(), ego)
+        return NuscenesTruth(boxes, BikeRacks.none(), ego, np.zeros(len(ego)))
 
     def _read_detections(self, path: Path, truth: NuscenesTruth) -> NuscenesBoxes:
         """Read the detections and place them relative to the ego vehicle where their file does not say."""
         found = read_submission(path)
         hint = "; a split of the release is selected by evaluator.split=val" if Path(self.ground_truth).is_dir() else ""
-        check_frames(truth.boxes.samples, found.samples, what="samples", hint=hint)
+        check_frames(path, truth.boxes.samples, found.samples, what="samples", hint=hint)
         place = {token: index for index, token in enumerate(truth.boxes.samples)}
         ego = truth.ego[np.array([place[token] for token in found.samples], dtype=np.int64)[found.sample], :2]
         # Tables know better than the file itself; a box file's ground truth tells only where the file does not.
@@ -107,7 +102,10 @@ class NuscenesEvaluator:
         return found
 
 
-def _placed(boxes: NuscenesBoxes, ego: np.ndarray) -> np.ndarray:
-    """Return center relative to the ego vehicle, length, width, height, yaw."""
-    known = np.where(np.isnan(ego), 0.0, ego)
-    return np.column_stack([boxes.center - known, boxes.size[:, [1, 0, 2]], yaw_of(boxes.rotation)])
+def _around_ego(boxes: NuscenesBoxes, truth: NuscenesTruth, sample: np.ndarray) -> np.ndarray:
+    """Return center in the ego vehicle's axes (where known), length, width, height, yaw: (N, 7)."""
+    offset = boxes.center - np.nan_to_num(truth.ego[sample])
+    turn = truth.ego_yaw[sample]
+    cos, sin = np.cos(turn), np.sin(turn)
+    x, y = offset[:, 0] * cos + offset[:, 1] * sin, offset[:, 1] * cos - offset[:, 0] * sin
+    return np.column_stack([x, y, offset[:, 2], boxes.size[:, [1, 0, 2]], yaw_of(boxes.rotation) - turn])

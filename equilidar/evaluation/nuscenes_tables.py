@@ -16,6 +16,7 @@ from equilidar.evaluation.json_stream import read_records
 from equilidar.evaluation.nuscenes_boxes import ATTRIBUTES, CLASSES, NO_ATTRIBUTE, BikeRacks, NuscenesBoxes
 from equilidar.evaluation.nuscenes_files import BoxColumns
 from equilidar.evaluation.nuscenes_splits import SPLITS, scenes_of_split
+from equilidar.evaluation.quaternions import yaw_of
 
 _CLASS_OF_CATEGORY = {
     "movable_object.barrier": "barrier",
@@ -45,11 +46,13 @@ class NuscenesTruth:
         boxes: annotations, unfiltered.
         racks: bicycle racks.
         ego: (S, 3) position of the ego vehicle in the global frame, NaN where nothing tells it.
+        ego_yaw: (S,) its heading, 0 where nothing tells it.
     """
 
     boxes: NuscenesBoxes
     racks: BikeRacks
     ego: Float64[np.ndarray, "S 3"]
+    ego_yaw: Float64[np.ndarray, " S"]
 
 
 def read_tables(folder: Path, split: str | None = None) -> NuscenesTruth:
@@ -67,8 +70,8 @@ def read_tables(folder: Path, split: str | None = None) -> NuscenesTruth:
     tables = _Tables(folder)
     samples = _samples_of_split(folder, split)
     tables.read_annotations(samples)
-    ego = _ego_positions(folder, list(samples))
-    return NuscenesTruth(tables.boxes(samples, ego), tables.racks(list(samples)), ego)
+    ego, ego_yaw = _ego_poses(folder, list(samples))
+    return NuscenesTruth(tables.boxes(samples, ego), tables.racks(list(samples)), ego, ego_yaw)
 
 
 def _version_folder(folder: Path) -> Path:
@@ -190,7 +193,8 @@ def _attribute(record: dict[str, Any], known: dict[str, int], path: Path) -> int
     return code
 
 
-def _ego_positions(folder: Path, samples: list[str]) -> Float64[np.ndarray, "S 3"]:
+def _ego_poses(folder: Path, samples: list[str]) -> tuple[Float64[np.ndarray, "S 3"], Float64[np.ndarray, " S"]]:
+    """Return where the ego vehicle is at each sample's key frame of LIDAR_TOP, and its heading."""
     channels = _names(folder / "sensor.json", "channel")
     lidars = {
         record["token"]
@@ -203,11 +207,11 @@ def _ego_positions(folder: Path, samples: list[str]) -> Float64[np.ndarray, "S 3
         for record in read_records(folder / "sample_data.json")
         if record["is_key_frame"] and record["calibrated_sensor_token"] in lidars and record["sample_token"] in place
     }
-    ego = np.full((len(samples), 3), np.nan)
+    poses = np.full((len(samples), 7), np.nan)
     for record in read_records(folder / "ego_pose.json"):
         if record["token"] in pose_of:
-            ego[pose_of[record["token"]]] = record["translation"]
-    if np.isnan(ego).any():
-        missing = samples[int(np.argmax(np.isnan(ego).any(1)))]
+            poses[pose_of[record["token"]]] = [*record["translation"], *record["rotation"]]
+    if np.isnan(poses).any():
+        missing = samples[int(np.argmax(np.isnan(poses).any(1)))]
         raise ValueError(f"{folder}: sample {missing} has no key frame of LIDAR_TOP with an ego pose")
-    return ego
+    return poses[:, :3], yaw_of(poses[:, 3:])

@@ -41,18 +41,30 @@ def required(detections: str | Path | None) -> Path:
 
 
 def check_frames(
-    ground_truth: Collection[Any], detections: Collection[Any], *, what: str = "frames", hint: str = ""
+    path: str | Path,
+    ground_truth: Collection[Any],
+    detections: Collection[Any],
+    *,
+    what: str = "frames",
+    hint: str = "",
 ) -> None:
     """Refuse detections of other frames than the ground truth's.
+
+    Args:
+        path: file of the detections.
+        ground_truth: names of its frames.
+        detections: names of theirs.
+        what: what a frame is called, in the plural.
+        hint: what to do about it.
 
     Raises:
         ValueError: frames are missing or extra; the message tells how many, names three and ends with `hint`.
     """
     truth, found = set(ground_truth), set(detections)
     if missing := sorted(truth - found):
-        raise ValueError(f"detections lack {some(missing, what)} of {len(truth)} in the ground truth{hint}")
+        raise ValueError(f"{path} lacks {some(missing, what)} of the {len(truth)} in the ground truth{hint}")
     if extra := sorted(found - truth):
-        raise ValueError(f"detections hold {some(extra, what)} that the ground truth lacks{hint}")
+        raise ValueError(f"{path} holds {some(extra, what)} that the ground truth lacks{hint}")
 
 
 def some(names: Sequence[Any], what: str) -> str:
@@ -102,8 +114,8 @@ def compare_conventions(
     findings, num_pairs = find_conventions(truth, found)
     if findings:
         raise ValueError(
-            f"detections are in another convention than the ground truth: boxes are {', and '.join(findings)} "
-            f"({num_pairs} of {len(truth.box)} objects have a detection within 1 m)"
+            f"detections are in another convention than the ground truth: {'; '.join(findings)} "
+            f"({num_pairs} of {len(truth.box)} objects compared)"
         )
     lead = f"conventions  {num_pairs} of {len(truth.box)} objects have a detection within 1 m"
     if num_pairs < 4:

@@ -21,7 +21,7 @@ from equilidar.evaluation.waymo_boxes import TYPES, WaymoBoxes
 from equilidar.evaluation.waymo_files import read_waymo
 
 _NAMES = ("UNKNOWN", *TYPES)
-_SPARSE = "; if nothing is there indeed, add evaluator.sparse=true"
+_SPARSE = "; if that is meant, add evaluator.sparse=true"
 
 
 @dataclass(slots=True)
@@ -52,7 +52,7 @@ class WaymoEvaluator:
         found = read_waymo(path, is_detection=True)
         if not self.sparse:
             # Single frames may be empty on one side; whole drives are not.
-            check_frames(_drives(truth), _drives(found), what="drives", hint=_SPARSE)
+            check_frames(path, _drives(truth), _drives(found), what="drives", hint=_SPARSE)
         curves = waymo_curves(truth, found)
         if self.curves is not None:
             _write_curves(Path(self.curves), curves)
@@ -70,7 +70,7 @@ class WaymoEvaluator:
         found = read_waymo(Path(self.detections), is_detection=True)
         lines.append(describe("detections", self.detections, len(found.frames), found.kind, _NAMES, found.score))
         if not self.sparse:
-            check_frames(truth.frames, found.frames, hint=_SPARSE)
+            check_frames(self.detections, truth.frames, found.frames, hint=_SPARSE)
             lines.append(f"{'':<13}the same frames as the ground truth")
         frames = tuple(sorted({*truth.frames, *found.frames}))
         kept, found = kept.renumbered(frames), found.renumbered(frames)

@@ -62,7 +62,7 @@ def _check(boxes: WaymoBoxes, path: Path, is_detection: bool) -> None:
         if bad.any():
             row = int(np.argmax(bad))
             values = {"kind": boxes.kind[row], "score": boxes.score[row], "difficulty": boxes.difficulty[row]}
-            what = text.format(size=boxes.box[row, 3:6].tolist(), **values)
+            what = text.format(size=boxes.box[row, 3:6].round(4).tolist(), **values)
             raise ValueError(f"{path}: object {row} of frame {boxes.frames[boxes.frame[row]]}: {what}")
 
 

@@ -27,8 +27,8 @@ def _find(truth: np.ndarray, found: np.ndarray) -> list[str]:
 
 
 CHANGES = {
-    "sunk by half a height": lambda b: b - np.eye(7)[2] * b[:, 5:6] / 2,
-    "floating by half a height": lambda b: b + np.eye(7)[2] * b[:, 5:6] / 2,
+    "sink by half a height": lambda b: b - np.eye(7)[2] * b[:, 5:6] / 2,
+    "float by half a height": lambda b: b + np.eye(7)[2] * b[:, 5:6] / 2,
     "off in height": lambda b: b + np.array([0, 0, 2.4, 0, 0, 0, 0]),
     "mirrored left to right": lambda b: b * [1, -1, 1, 1, 1, 1, -1],
     "mirrored front to back": lambda b: np.column_stack([-b[:, 0], b[:, 1:6], math.pi - b[:, 6]]),
@@ -37,12 +37,12 @@ CHANGES = {
     "turned by 90 degrees": lambda b: np.column_stack([b[:, 1], -b[:, 0], b[:, 2:6], b[:, 6] - math.pi / 2]),
     "turned by -90 degrees": lambda b: np.column_stack([-b[:, 1], b[:, 0], b[:, 2:6], b[:, 6] + math.pi / 2]),
     "offset by 90 degrees": lambda b: b + np.array([0, 0, 0, 0, 0, 0, math.pi / 2]),
-    "yaw that is negated (clockwise)": lambda b: b * [1, 1, 1, 1, 1, 1, -1],
+    "yaw is negated (clockwise)": lambda b: b * [1, 1, 1, 1, 1, 1, -1],
     "negated and offset by 90 degrees": lambda b: (
         b * [1, 1, 1, 1, 1, 1, -1] - np.array([0, 0, 0, 0, 0, 0, math.pi / 2])
     ),
-    "reversed headings": lambda b: b + np.array([0, 0, 0, 0, 0, 0, math.pi]),
-    "length and width swapped": lambda b: b[:, [0, 1, 2, 4, 3, 5, 6]],
+    "headings are reversed": lambda b: b + np.array([0, 0, 0, 0, 0, 0, math.pi]),
+    "length and width are swapped": lambda b: b[:, [0, 1, 2, 4, 3, 5, 6]],
     "in another frame": lambda b: b + np.array([4000.0, 900, 0, 0, 0, 0, 0]),
 }
 
@@ -77,11 +77,11 @@ def test_headings_that_nobody_can_tell_are_no_convention(seed: int) -> None:
 
 def test_two_at_once_are_both_named() -> None:
     truth = _boxes(np.random.default_rng(0), 30)
-    found = CHANGES["length and width swapped"](CHANGES["sunk by half a height"](truth))
+    found = CHANGES["length and width are swapped"](CHANGES["sink by half a height"](truth))
     assert len(_find(truth, found)) == 2
 
 
 def test_too_few_boxes_tell_nothing() -> None:
     truth = _boxes(np.random.default_rng(0), 3)
-    assert _find(truth, CHANGES["sunk by half a height"](truth)) == []
+    assert _find(truth, CHANGES["sink by half a height"](truth)) == []
     assert find_conventions(PlacedBoxes(np.zeros(0, np.int64), truth[:0]), PlacedBoxes(np.arange(3), truth)) == ([], 0)

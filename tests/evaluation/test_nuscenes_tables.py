@@ -55,7 +55,7 @@ def test_only_classes_of_the_benchmark_are_read_and_racks_apart(root: Path) -> N
 
 
 def test_missing_samples_point_to_the_split(root: Path) -> None:
-    with pytest.raises(ValueError, match=r"lack 4 samples .* evaluator.split=val"):
+    with pytest.raises(ValueError, match=r"lacks 4 samples .* evaluator.split=val"):
         NuscenesEvaluator(root / "nuscenes", root / "submission.json").evaluate()
 
 

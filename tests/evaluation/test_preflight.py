@@ -89,18 +89,18 @@ SIZE = "size .*negative"
 FAULTS = {
     "missing frame": Fault(
         lambda boxes: {frame: boxes[frame] for frame in FRAMES[1:]},
-        {"kitti": r"no file for 1 frame", "nuscenes": "lack 1 sample.*a-0", "waymo": "lack 1 frame.*a/0"}
-        | {"argoverse2": "lack 1 sweep.*log-a/1000"},
+        {"kitti": r"no file for 1 frame", "nuscenes": "lacks 1 sample.*a-0", "waymo": "lacks 1 frame.*a/0"}
+        | {"argoverse2": "lacks 1 sweep.*log-a/1000"},
         LISTS,
     ),
     "missing drive": Fault(
         lambda boxes: _without(boxes, "b"),
-        {"waymo": "lack 1 (drive|frame).*b", "argoverse2": "lack 1 (log|sweep).*log-b"},
+        {"waymo": "lacks 1 (drive|frame).*b", "argoverse2": "lacks 1 (log|sweep).*log-b"},
     ),
     "extra frame": Fault(
         lambda boxes: boxes | {("b", 7): boxes[FRAMES[0]]},
-        {"kitti": "detections for 1 frame", "nuscenes": "hold 1 sample.*b-7", "waymo": "hold 1 frame.*b/7"}
-        | {"argoverse2": "hold 1 sweep.*log-b/1007"},
+        {"kitti": "detections for 1 frame", "nuscenes": "holds 1 sample.*b-7", "waymo": "holds 1 frame.*b/7"}
+        | {"argoverse2": "holds 1 sweep.*log-b/1007"},
         LISTS,
     ),
     "unknown class": Fault(lambda boxes: change_first(boxes, _replace(kind="dragon")), "unknown class .*known are"),
@@ -126,10 +126,10 @@ FAULTS = {
         of_file=_one_column_less,
     ),
     "sunk": Fault(
-        lambda boxes: change(boxes, lambda b: dataclasses.replace(b, z=b.z - b.height / 2)), "sunk by half", CHECK
+        lambda boxes: change(boxes, lambda b: dataclasses.replace(b, z=b.z - b.height / 2)), "sink by half", CHECK
     ),
     "floating": Fault(
-        lambda boxes: change(boxes, lambda b: dataclasses.replace(b, z=b.z + b.height / 2)), "floating by half", CHECK
+        lambda boxes: change(boxes, lambda b: dataclasses.replace(b, z=b.z + b.height / 2)), "float by half", CHECK
     ),
     "mirrored": Fault(
         lambda boxes: change(boxes, lambda b: dataclasses.replace(b, y=-b.y, yaw=-b.yaw)), "(mirrored|swapped)", CHECK
@@ -140,7 +140,7 @@ FAULTS = {
     "negated yaw": Fault(lambda boxes: change(boxes, lambda b: dataclasses.replace(b, yaw=-b.yaw)), "negated", CHECK),
     "swapped sizes": Fault(
         lambda boxes: change(boxes, lambda b: dataclasses.replace(b, length=b.width, width=b.length)),
-        "length and width swapped",
+        "length and width are swapped",
         CHECK,
     ),
 }
