@@ -11,7 +11,7 @@ NVCC ?= nvcc
 GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup kernels kernels-report quickstart test test-fast lint format doctor bench bench-simulator gpu-check bundle bench-data clean
+.PHONY: help setup kernels kernels-report quickstart test test-fast lint format doctor bench bench-simulator gpu-check bundle bench-data bench-evaluators clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -80,6 +80,9 @@ bundle: setup ## Collect what an offline GPU machine lacks into runs/bundle.tar.
 
 bench-data: setup ## Print pairs/s of raw and packed sweeps, alone and with the pipeline, against OpenPCDet's way of loading
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/data.py
+
+bench-evaluators: setup ## Time the evaluators at the size of the validation sets, beside the official tools where installed
+	$(BIN)/python benchmarks/evaluators.py
 
 clean: ## Remove .venv and caches; runs/ stays
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis *.egg-info

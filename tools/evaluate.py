@@ -1,7 +1,8 @@
-"""Evaluate files of detections, or a finetuned detector, by the official protocol.
+"""Evaluate files of detections, or a finetuned detector, by the official protocol; check=true only looks at the files.
 
-python tools/evaluate.py evaluator=kitti evaluator.ground_truth=DIR evaluator.detections=DIR output=FILE.json
+python tools/evaluate.py evaluator=NAME evaluator.ground_truth=PATH evaluator.detections=PATH output=FILE.json
 python tools/evaluate.py checkpoint=runs/.../detector.safetensors dataset=kitti_object dataset.root=DIR
+NAME: kitti, nuscenes, waymo, argoverse2, scene_flow
 """
 
 from pathlib import Path
@@ -15,46 +16,42 @@ from equilidar.training.cli import entry_point
 @entry_point("evaluate")
 def main(cfg: DictConfig) -> None:
     """Evaluate, print the figures and write them where `output` says."""
-    from equilidar.evaluation.figures import format_table
-    from equilidar.training.json_file import write_json
-
-    figures = _figures(cfg)
-    if cfg.output is not None:
-        write_json(Path(cfg.output), figures)
-    print(format_table(figures))
-
-
-def _figures(cfg: DictConfig) -> dict[str, Any]:
     from hydra.utils import instantiate
+
+    from equilidar.evaluation.figures import format_table
 
     if (cfg.evaluator is None) == (cfg.checkpoint is None):
         raise ValueError(
-            "give either evaluator=kitti (files of detections) or checkpoint=FILE dataset=NAME (a detector)"
+            "give either evaluator=NAME (files of detections) or checkpoint=FILE dataset=NAME (a detector)"
         )
-    if cfg.checkpoint is None:
-        return instantiate(cfg.evaluator, _convert_="all")()
-    if cfg.dataset is None:
-        raise ValueError("checkpoint=... needs dataset=NAME: what should the detector run over?")
+    if cfg.check and cfg.evaluator is None:
+        raise ValueError("check=true looks at files: give evaluator=NAME")
+    evaluator = instantiate(cfg.evaluator, _convert_="all")
+    if cfg.check:
+        print("\n".join([*evaluator.check(), "ok"]))
+        return
+    figures = _run_detector(cfg) if evaluator is None else evaluator.evaluate()
+    if cfg.output is not None:
+        from equilidar.training.json_file import write_json
 
-    import torch
+        write_json(Path(cfg.output), figures)
+    print(format_table(figures) if evaluator is None else evaluator.table(figures))
+
+
+def _run_detector(cfg: DictConfig) -> dict[str, Any]:
+    from hydra.utils import instantiate
 
     from equilidar.checkpoint.detector import read_detector
-    from equilidar.training.predict import build_detector, check_input, predict
-    from equilidar.training.scoring import scorer_for
+    from equilidar.training.predict import build_detector, score
 
+    if cfg.dataset is None:
+        raise ValueError("checkpoint=... needs dataset=NAME: what should the detector run over?")
     saved = read_detector(cfg.checkpoint)
     parts = instantiate(saved.config, _convert_="all")
     detector = build_detector(saved, parts, cfg.checkpoint)
     dataset = instantiate(cfg.dataset, _convert_="all")
-    check_input(saved, dataset)
-    scorer = scorer_for(dataset, detector.classes, parts["grid"])
-    device = cfg.device if cfg.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
-    found, faults = predict(detector, dataset, batch_size=cfg.batch_size, num_workers=cfg.num_workers, device=device)
-    for fault in faults:
-        print(f"not read, so nothing was found there: {fault.key}: {fault.reason}")
-    if cfg.detections is not None:
-        scorer.write(Path(cfg.detections), found)
-    return scorer(found).figures
+    sizes = {key: cfg[key] for key in ("batch_size", "num_workers", "device")}
+    return score(saved, detector, dataset, parts["grid"], write_to=cfg.detections, **sizes)
 
 
 if __name__ == "__main__":

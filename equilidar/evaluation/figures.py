@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from equilidar.evaluation.kitti import DIFFICULTIES
+DIFFICULTIES = ("easy", "moderate", "hard")
 
 Figures = Mapping[str, Mapping[str, Any]]
 """{class: {metric: {"AP_R11": [easy, moderate, hard], "AP_R40": [...]} or None}}; other entries are left alone."""

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64, Int8
 
+from equilidar.evaluation.figures import DIFFICULTIES
 from equilidar.evaluation.kitti_files import KITTI_CLASSES, KittiTable, list_frames, read_labels, read_results
 from equilidar.evaluation.matching import COUNTS, IGNORED, OTHER_CLASS, Curve, ap_r11, ap_r40, precision_curve
 from equilidar.evaluation.overlaps import Overlaps, image_overlaps, same_sweep_pairs, upright_overlaps
 
 CLASSES = ("car", "pedestrian", "cyclist")
 METRICS = ("bbox", "aos", "bev", "3d")
-DIFFICULTIES = ("easy", "moderate", "hard")
 
 MinimumOverlaps = Mapping[str, Mapping[str, float]]
 """Least overlap by class, then by metric (bbox, bev, 3d); aos is measured at that of bbox."""
@@ -208,7 +208,7 @@ def evaluate_folders(
         FileNotFoundError: a folder or file is missing.
         ValueError: the folders do not hold the same frames, or a row is not in the format.
     """
-    names = _frames_of_both(Path(ground_truth), Path(detections), None if frames is None else Path(frames))
+    names = frames_of_both(Path(ground_truth), Path(detections), None if frames is None else Path(frames))
     evaluation = KittiEvaluation(read_labels(Path(ground_truth), names), read_results(Path(detections), names))
     result = evaluation.average_precision()
     if loose:
@@ -217,9 +217,20 @@ def evaluate_folders(
     return result
 
 
-def _frames_of_both(ground_truth: Path, detections: Path, split: Path | None) -> list[str]:
+def frames_of_both(ground_truth: Path, detections: Path, split: Path | None) -> list[str]:
+    """Return the names of the frames that are evaluated.
+
+    Args:
+        ground_truth: folder of label files.
+        detections: folder of result files.
+        split: text file of frame names; None takes all frames of the ground truth.
+
+    Raises:
+        FileNotFoundError: a folder or the split file is missing.
+        ValueError: one of the folders lacks frames, or the detections have frames too many.
+    """
     labelled, found = list_frames(ground_truth), list_frames(detections)
-    wanted = labelled if split is None else _read_split(split)
+    wanted = labelled if split is None else read_split(split)
     if absent := sorted(set(wanted) - set(labelled)):
         raise ValueError(f"{split} names {_some(absent)} without ground truth in {ground_truth}")
     if absent := sorted(set(found) - set(wanted)):
@@ -233,7 +244,13 @@ def _frames_of_both(ground_truth: Path, detections: Path, split: Path | None) ->
     return wanted
 
 
-def _read_split(path: Path) -> list[str]:
+def read_split(path: Path) -> list[str]:
+    """Return the frame names of a text file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it names none, or one twice.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}: expected one frame name a line")
     names = path.read_text().split()

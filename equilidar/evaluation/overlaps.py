@@ -3,13 +3,11 @@
 Legend: G ground truths, D detections, P pairs, F + 1 offsets of F sweeps.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float64, Int64
-
-from equilidar.ops.rotated_iou import bev_iou_pairs, iou_3d_pairs
 
 Rows = Int64[np.ndarray, " P"]
 
@@ -35,6 +33,20 @@ class Overlaps:
     def select(self, mask: Bool[np.ndarray, " P"]) -> "Overlaps":
         """Return the pairs where `mask` is true."""
         return Overlaps(self.ground_truth[mask], self.detection[mask], self.value[mask])
+
+    def rebased(self, ground_truth: int, detection: int) -> "Overlaps":
+        """Return the same pairs with rows counted from `ground_truth` and `detection` on."""
+        return Overlaps(self.ground_truth + ground_truth, self.detection + detection, self.value)
+
+    @classmethod
+    def concatenate(cls, parts: "Sequence[Overlaps]") -> "Overlaps":
+        """Join the pairs of several blocks of sweeps."""
+        none = np.zeros(0, np.int64)
+        return cls(
+            np.concatenate([none, *[part.ground_truth for part in parts]]),
+            np.concatenate([none, *[part.detection for part in parts]]),
+            np.concatenate([np.zeros(0), *[part.value for part in parts]]),
+        )
 
 
 def same_sweep_pairs(
@@ -84,6 +96,11 @@ def upright_overlaps(
     Returns:
         intersection over union of the areas seen from above, and of the volumes; both list the same pairs.
     """
+    # Importing torch takes longer than refusing a faulty file, which comes first.
+    import torch
+
+    from equilidar.ops.rotated_iou import bev_iou_pairs, iou_3d_pairs
+
     near = _may_meet(ground_truth, detections, *pairs)
     rows = pairs[0][near], pairs[1][near]
     a, b = torch.from_numpy(ground_truth[rows[0]]), torch.from_numpy(detections[rows[1]])

@@ -1,6 +1,7 @@
 """Runs a saved detector over a labelled dataset."""
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,8 +13,9 @@ from equilidar.data.faults import Fault
 from equilidar.data.loading import LoadedBatch, make_loader
 from equilidar.data.protocols import LabelledDataset
 from equilidar.detection.second import SECOND
-from equilidar.structures import Detections, LabelledBatch
+from equilidar.structures import Detections, GridSpec, LabelledBatch
 from equilidar.training.finetune import split_detections
+from equilidar.training.scoring import scorer_for
 
 
 def build_detector(saved: SavedDetector, parts: dict[str, Callable[..., Any]], source: str) -> SECOND:
@@ -43,6 +45,38 @@ def check_input(saved: SavedDetector, dataset: LabelledDataset) -> None:
         )
 
 
+def score(
+    saved: SavedDetector,
+    detector: SECOND,
+    dataset: LabelledDataset,
+    grid: GridSpec,
+    *,
+    write_to: str | Path | None,
+    **sizes: Any,
+) -> dict[str, Any]:
+    """Return the official figures of a detector over a dataset; sweeps that cannot be read are printed.
+
+    Args:
+        saved: the file that the detector is from.
+        detector: the network.
+        dataset: what it runs over.
+        grid: the detector's grid.
+        write_to: folder for the detections, in the dataset's own format; None writes none.
+        sizes: batch_size, num_workers and device of `predict`.
+
+    Raises:
+        ValueError: the dataset does not give what the detector was trained on.
+    """
+    check_input(saved, dataset)
+    scorer = scorer_for(dataset, detector.classes, grid)
+    found, faults = predict(detector, dataset, **sizes)
+    for fault in faults:
+        print(f"not read, so nothing was found there: {fault.key}: {fault.reason}")
+    if write_to is not None:
+        scorer.write(Path(write_to), found)
+    return scorer(found).figures
+
+
 @torch.no_grad()
 def predict(
     detector: SECOND,
@@ -53,7 +87,18 @@ def predict(
     device: torch.device | str = "cpu",
     progress: bool = True,
 ) -> tuple[dict[str, Detections], list[Fault]]:
-    """Return the detections of every sweep by its key, and the sweeps that could not be read."""
+    """Return the detections of every sweep by its key, and the sweeps that could not be read.
+
+    Args:
+        detector: the network.
+        dataset: what it runs over.
+        batch_size: sweeps at once.
+        num_workers: processes that read.
+        device: where to compute; "auto" takes the GPU where there is one.
+        progress: show a bar.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     loader = make_loader(
         dataset, "labelled", batch_size, seed=0, num_workers=num_workers, shuffle=False, drop_last=False
     )
