@@ -9,6 +9,7 @@ import torch
 from scipy.spatial import KDTree
 
 from equilidar.ops import neighbors
+from equilidar.ops._registration import reference_of
 from equilidar.ops.neighbors import k_nearest, nearest, search_all, search_tree
 from equilidar.structures.offsets import from_lengths
 from equilidar.testing import assert_op
@@ -90,8 +91,10 @@ def test_large_clouds_take_the_tree_and_agree_with_scipy(monkeypatch):
     a, b = cloud(3000), cloud(3000, 1)
     taken = []
     monkeypatch.setattr(neighbors, "search_tree", lambda *args: taken.append(1) or search_tree(*args))
-    index, distance = nearest(a, from_lengths([1500, 1500]), b, from_lengths([1000, 2000]), 0.7)
+    args = a, from_lengths([1500, 1500]), b, from_lengths([1000, 2000])
+    index, distance = (values[:, 0] for values in reference_of(torch.ops.equilidar.k_nearest.default)(*args, 1, 0.7))
     assert taken
+    assert torch.equal(nearest(*args, 0.7)[0], index)
     for start, stop, first, last in ((0, 1500, 0, 1000), (1500, 3000, 1000, 3000)):
         away, row = KDTree(b[first:last].double()).query(a[start:stop].double(), distance_upper_bound=0.7)
         found = np.isfinite(away)
