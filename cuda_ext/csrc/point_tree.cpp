@@ -89,7 +89,7 @@ PointTree<T> build_tree(Placed<T>* points, int64_t num, Workspace& workspace) {
   if (num == 0) return {};
   const TreeShape shape(num);
   Builder<T> builder{workspace.array<PointGroup<T>>(shape.leaves), {}};
-  PointTree<T> tree{builder.leaves, {}, shape.levels};
+  PointTree<T> tree{builder.leaves, {}, shape.levels, num};
   for (int level = 0; level < shape.levels; ++level) {
     tree.boxes[level] = builder.boxes[level] = workspace.array<BoxGroup<T>>(shape.groups[level]);
   }

@@ -85,7 +85,7 @@ __global__ void boxes_kernel(const BoxGroup<T>* below, int64_t num_below, BoxGro
 }  // namespace
 
 template <typename T>
-const uint32_t* morton_order_cuda(
+SortedRows morton_order_cuda(
     const T* xyz, int64_t num, const int64_t* offsets, int64_t num_items, Workspace& workspace, Stream stream) {
   T* const bounds = workspace.array<T>(6 * kBoundBlocks);
   uint64_t* const keys = workspace.array<uint64_t>(num);
@@ -95,17 +95,17 @@ const uint32_t* morton_order_cuda(
     keys_kernel<<<blocks_for(num), kThreads, 0, stream_of(stream)>>>(xyz, num, offsets, num_items, bounds, keys);
     check_launch("morton_order");
   }
-  return sort_rows_cuda(keys, num, workspace, stream).rows;
+  return sort_rows_cuda(keys, num, workspace, stream);
 }
 
 template <typename T>
 PointTree<T> build_tree_cuda(
     const T* xyz, int64_t num, const int64_t* offsets, int64_t num_items, Workspace& workspace, Stream stream) {
-  const uint32_t* const order = morton_order_cuda(xyz, num, offsets, num_items, workspace, stream);
+  const uint32_t* const order = morton_order_cuda(xyz, num, offsets, num_items, workspace, stream).rows;
   const TreeShape shape(num);
   PointGroup<T>* const leaves = workspace.array<PointGroup<T>>(shape.leaves);
   BoxGroup<T>* boxes = workspace.array<BoxGroup<T>>(shape.groups[0]);
-  PointTree<T> tree{leaves, {boxes}, shape.levels};
+  PointTree<T> tree{leaves, {boxes}, shape.levels, num};
   const cudaStream_t on = stream_of(stream);
   if (num > 0) {
     const int64_t slots = shape.groups[0] * kFan;
@@ -122,8 +122,8 @@ PointTree<T> build_tree_cuda(
   return tree;
 }
 
-template const uint32_t* morton_order_cuda(const float*, int64_t, const int64_t*, int64_t, Workspace&, Stream);
-template const uint32_t* morton_order_cuda(const double*, int64_t, const int64_t*, int64_t, Workspace&, Stream);
+template SortedRows morton_order_cuda(const float*, int64_t, const int64_t*, int64_t, Workspace&, Stream);
+template SortedRows morton_order_cuda(const double*, int64_t, const int64_t*, int64_t, Workspace&, Stream);
 template PointTree<float> build_tree_cuda(const float*, int64_t, const int64_t*, int64_t, Workspace&, Stream);
 template PointTree<double> build_tree_cuda(const double*, int64_t, const int64_t*, int64_t, Workspace&, Stream);
 

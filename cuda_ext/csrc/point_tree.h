@@ -40,6 +40,7 @@ struct PointTree {
   const PointGroup<T>* leaves;
   const BoxGroup<T>* boxes[kMaxLevels];  // boxes[0] are of leaves, boxes[l] of groups of boxes[l - 1]
   int levels;                            // the root group is boxes[levels - 1]; no levels, no points
+  int64_t num;                           // points, with those that are not finite on a GPU
 };
 
 // Numbers of groups for `num` points; the last level has one.

@@ -2,6 +2,7 @@
 #include "bind/binding.h"
 #include "bind/tensor_workspace.h"
 #include "neighbors.h"
+#include "sampling.h"
 
 namespace equilidar {
 namespace {
@@ -23,8 +24,20 @@ std::tuple<Tensor, Tensor> k_nearest(
   return {index, distance};
 }
 
+Tensor farthest_points(const Tensor& xyz, const Tensor& offsets, int64_t num) {
+  const Tensor points = xyz.contiguous(), starts = offsets.contiguous();
+  Tensor rows = at::empty({starts.size(0) - 1, num}, starts.options());
+  TensorWorkspace workspace(points);
+  AT_DISPATCH_FLOATING_TYPES(points.scalar_type(), "farthest_points", [&] {
+    EQL_RUN(points, farthest_points, points.const_data_ptr<scalar_t>(), points.size(0), starts.const_data_ptr<int64_t>(),
+            rows.size(0), num, rows.mutable_data_ptr<int64_t>(), workspace);
+  });
+  return rows;
+}
+
 }  // namespace
 
+EQL_REGISTER("farthest_points", farthest_points)
 EQL_REGISTER("k_nearest", k_nearest)
 
 }  // namespace equilidar
