@@ -186,7 +186,7 @@ def test_errors_name_the_argument():
     source = cloud(4)
     with pytest.raises(ValueError, match="got 4, 3 and 3"):
         pair_by_flow(source, source[:3], torch.ones(3) > 0, from_lengths([4]), source, from_lengths([4]), 1.0)
-    with pytest.raises(ValueError, match="reference_offsets"):
+    with pytest.raises(ValueError, match="target_offsets for 2"):
         pair_by_flow(
             source, source, torch.ones(4, dtype=torch.bool), from_lengths([4]), source, from_lengths([2, 2]), 1.0
         )
