@@ -67,14 +67,11 @@ void spread_weighted_cpu(
   });
 }
 
-template <typename I>
-void find_cells_cpu(
-    const int32_t* coords, int64_t num_coords, const I* cells, int64_t num, CellLimits limits, int64_t* rows,
-    Workspace& workspace) {
-  const uint64_t slots = table_slots(num_coords);
+CellTable build_table_cpu(const int32_t* coords, int64_t num, CellLimits limits, Workspace& workspace) {
+  const uint64_t slots = table_slots(num);
   const CellTable table{workspace.array<uint64_t>(slots), workspace.array<int64_t>(slots), slots - 1};
   std::fill_n(table.keys, slots, kNoCell);
-  for (int64_t row = 0; row < num_coords; ++row) {
+  for (int64_t row = 0; row < num; ++row) {
     const uint64_t key = cell_key(coords + 4 * row, limits);
     if (key == kNoCell) continue;
     uint64_t slot = first_slot(key, table.mask);
@@ -83,6 +80,14 @@ void find_cells_cpu(
     table.keys[slot] = key;
     table.rows[slot] = row;
   }
+  return table;
+}
+
+template <typename I>
+void find_cells_cpu(
+    const int32_t* coords, int64_t num_coords, const I* cells, int64_t num, CellLimits limits, int64_t* rows,
+    Workspace& workspace) {
+  const CellTable table = build_table_cpu(coords, num_coords, limits, workspace);
   parallel_chunks(num, 4096, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       if (i + kAhead < end) {

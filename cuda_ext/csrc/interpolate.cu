@@ -77,17 +77,24 @@ void spread_weighted_cuda(
   check_launch("spread_weighted");
 }
 
+CellTable build_table_cuda(
+    const int32_t* coords, int64_t num, CellLimits limits, Workspace& workspace, Stream stream) {
+  const uint64_t slots = table_slots(num);
+  const CellTable table{workspace.array<uint64_t>(slots), workspace.array<int64_t>(slots), slots - 1};
+  const cudaStream_t on = stream_of(stream);
+  clear_kernel<<<blocks_for(static_cast<int64_t>(slots)), kThreads, 0, on>>>(table);
+  if (num > 0) insert_kernel<<<blocks_for(num), kThreads, 0, on>>>(coords, num, limits, table);
+  check_launch("build_table");
+  return table;
+}
+
 template <typename I>
 void find_cells_cuda(
     const int32_t* coords, int64_t num_coords, const I* cells, int64_t num, CellLimits limits, int64_t* rows,
     Workspace& workspace, Stream stream) {
   if (num == 0) return;
-  const uint64_t slots = table_slots(num_coords);
-  const CellTable table{workspace.array<uint64_t>(slots), workspace.array<int64_t>(slots), slots - 1};
-  const cudaStream_t on = stream_of(stream);
-  clear_kernel<<<blocks_for(static_cast<int64_t>(slots)), kThreads, 0, on>>>(table);
-  if (num_coords > 0) insert_kernel<<<blocks_for(num_coords), kThreads, 0, on>>>(coords, num_coords, limits, table);
-  find_kernel<<<blocks_for(num), kThreads, 0, on>>>(cells, num, limits, table, rows);
+  const CellTable table = build_table_cuda(coords, num_coords, limits, workspace, stream);
+  find_kernel<<<blocks_for(num), kThreads, 0, stream_of(stream)>>>(cells, num, limits, table, rows);
   check_launch("find_cells");
 }
 

@@ -99,6 +99,11 @@ EQL_HD uint64_t table_slots(int64_t num) {
   return slots;
 }
 
+// Table of coords (num, 4); of equal ones the lowest row.
+CellTable build_table_cpu(const int32_t* coords, int64_t num, CellLimits limits, Workspace& workspace);
+CellTable build_table_cuda(
+    const int32_t* coords, int64_t num, CellLimits limits, Workspace& workspace, Stream stream);
+
 // Row of each of `num` cells among the coords (num_coords, 4), -1 if none; of equal coords the lowest row.
 template <typename I>
 void find_cells_cpu(

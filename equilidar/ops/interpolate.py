@@ -52,7 +52,7 @@ def interpolate_voxels(
 
 def find_cells(voxels: SparseVoxels, cells: Int[Tensor, "N 4"]) -> Int64[Tensor, " N"]:
     """Return the voxel row of each cell [batch, z, y, x]; -1 where the cell is empty or outside the grid."""
-    return _find_cells(voxels.coords, cells, [voxels.batch_size, *voxels.shape])
+    return cell_lookup(voxels.coords, cells, [voxels.batch_size, *voxels.shape])
 
 
 def _find_reference(coords: Tensor, cells: Tensor, limits: list[int]) -> Tensor:
@@ -122,7 +122,7 @@ gather_weighted = define_op(
     backward=_gather_backward,
     autocast="float32",
 )
-_find_cells = define_op(
+cell_lookup = define_op(
     "find_cells(Tensor coords, Tensor cells, int[] limits) -> Tensor",
     reference=_find_reference,
     fake=lambda coords, cells, limits: cells.new_empty(cells.shape[0], dtype=torch.int64),

@@ -1,7 +1,9 @@
 // Bindings of ops on points.
 #include "bind/binding.h"
 #include "bind/tensor_workspace.h"
+#include "distance_transform.h"
 #include "flow_pairing.h"
+#include "grouping.h"
 #include "interpolate.h"
 #include "neighbors.h"
 #include "sampling.h"
@@ -173,8 +175,89 @@ Tensor farthest_points(const Tensor& xyz, const Tensor& offsets, int64_t num) {
   return rows;
 }
 
+Tensor ball_query(
+    const Tensor& xyz, const Tensor& offsets, const Tensor& centers, const Tensor& center_offsets, double radius,
+    int64_t k) {
+  const Tensor points = xyz.contiguous(), around = centers.contiguous();
+  const Tensor starts = offsets.contiguous(), center_starts = center_offsets.contiguous();
+  Tensor rows = at::empty({around.size(0), k}, starts.options());
+  TensorWorkspace workspace(points);
+  AT_DISPATCH_FLOATING_TYPES(points.scalar_type(), "ball_query", [&] {
+    EQL_RUN(points, ball_query, points.const_data_ptr<scalar_t>(), points.size(0), starts.const_data_ptr<int64_t>(),
+            around.const_data_ptr<scalar_t>(), around.size(0), center_starts.const_data_ptr<int64_t>(),
+            starts.size(0) - 1, static_cast<scalar_t>(radius), k, rows.mutable_data_ptr<int64_t>(), workspace);
+  });
+  return rows;
+}
+
+Tensor voxel_query(
+    const Tensor& coords, const Tensor& xyz, at::IntArrayRef limits, const Tensor& centers, const Tensor& cells,
+    at::IntArrayRef max_range, double radius, int64_t k) {
+  const Tensor held = coords.to(at::kInt).contiguous(), points = xyz.contiguous();
+  const Tensor around = centers.contiguous(), near = cells.to(at::kLong).contiguous();
+  Tensor rows = at::empty({around.size(0), k}, near.options());
+  const CellLimits shape{{limits[0], limits[1], limits[2], limits[3]}};
+  const CellRange range{{max_range[0], max_range[1], max_range[2]}};
+  TensorWorkspace workspace(points);
+  AT_DISPATCH_FLOATING_TYPES(points.scalar_type(), "voxel_query", [&] {
+    EQL_RUN(points, voxel_query, held.const_data_ptr<int32_t>(), points.const_data_ptr<scalar_t>(), held.size(0), shape,
+            around.const_data_ptr<scalar_t>(), near.const_data_ptr<int64_t>(), around.size(0), range,
+            static_cast<scalar_t>(radius), k, rows.mutable_data_ptr<int64_t>(), workspace);
+  });
+  return rows;
+}
+
+GridShape shape_of(const Tensor& grids) { return {grids.size(0), {grids.size(1), grids.size(2), grids.size(3)}}; }
+
+Tensor distance_transform(const Tensor& occupied, at::ArrayRef<double> cell_size, double max_distance) {
+  const Tensor cells = occupied.contiguous();
+  Tensor distance = at::empty(cells.sizes(), cells.options().dtype(at::kFloat));
+  TensorWorkspace workspace(cells);
+  EQL_RUN(cells, distance_transform, cells.const_data_ptr<bool>(), shape_of(cells), cell_size.data(), max_distance,
+          distance.mutable_data_ptr<float>(), workspace);
+  return distance;
+}
+
+template <typename T>
+FieldFrame<T> frame_of(at::ArrayRef<double> low, at::ArrayRef<double> size) {
+  FieldFrame<T> frame;
+  for (int axis = 0; axis < 3; ++axis) {
+    frame.low[axis] = static_cast<T>(low[axis]);
+    frame.size[axis] = static_cast<T>(size[axis]);
+  }
+  return frame;
+}
+
+Tensor sample_field(
+    const Tensor& field, const Tensor& xyz, const Tensor& offsets, at::ArrayRef<double> low, at::ArrayRef<double> size) {
+  const Tensor held = field.contiguous(), points = xyz.contiguous(), starts = offsets.contiguous();
+  Tensor values = at::empty({points.size(0)}, points.options());
+  AT_DISPATCH_FLOATING_TYPES(held.scalar_type(), "sample_field", [&] {
+    EQL_RUN(held, sample_field, held.const_data_ptr<scalar_t>(), shape_of(held), frame_of<scalar_t>(low, size),
+            points.const_data_ptr<scalar_t>(), points.size(0), starts.const_data_ptr<int64_t>(),
+            values.mutable_data_ptr<scalar_t>());
+  });
+  return values;
+}
+
+Tensor sample_field_backward(
+    const Tensor& grad, const Tensor& field, const Tensor& xyz, const Tensor& offsets, at::ArrayRef<double> low,
+    at::ArrayRef<double> size) {
+  const Tensor g = grad.contiguous(), held = field.contiguous(), points = xyz.contiguous();
+  const Tensor starts = offsets.contiguous();
+  Tensor slopes = at::empty({points.size(0), 3}, points.options());
+  AT_DISPATCH_FLOATING_TYPES(held.scalar_type(), "sample_field_backward", [&] {
+    EQL_RUN(held, sample_field_backward, g.const_data_ptr<scalar_t>(), held.const_data_ptr<scalar_t>(), shape_of(held),
+            frame_of<scalar_t>(low, size), points.const_data_ptr<scalar_t>(), points.size(0),
+            starts.const_data_ptr<int64_t>(), slopes.mutable_data_ptr<scalar_t>());
+  });
+  return slopes;
+}
+
 }  // namespace
 
+EQL_REGISTER("ball_query", ball_query)
+EQL_REGISTER("distance_transform", distance_transform)
 EQL_REGISTER("distinct_moves", distinct_moves)
 EQL_REGISTER("farthest_points", farthest_points)
 EQL_REGISTER("find_cells", find_cells)
@@ -182,9 +265,12 @@ EQL_REGISTER("flow_pairing", flow_pairing)
 EQL_REGISTER("gather_weighted", gather_weighted)
 EQL_REGISTER("k_nearest", k_nearest)
 EQL_REGISTER("match_flow", match_flow)
+EQL_REGISTER("sample_field", sample_field)
+EQL_REGISTER("sample_field_backward", sample_field_backward)
 EQL_REGISTER("scatter_max", scatter_max)
 EQL_REGISTER("scatter_max_backward", scatter_max_backward)
 EQL_REGISTER("scatter_sum", scatter_sum)
 EQL_REGISTER("spread_weighted", spread_weighted)
+EQL_REGISTER("voxel_query", voxel_query)
 
 }  // namespace equilidar
