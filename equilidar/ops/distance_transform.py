@@ -93,7 +93,8 @@ def sample_field(
     expected = (len(offsets) - 1, *grid.shape)
     if tuple(field.shape) != expected:
         raise ValueError(
-            f"field must be {expected} for this grid and {expected[0]} items, as [batch, z, y, x], got {tuple(field.shape)}"
+            f"field must be {expected} for this grid and {expected[0]} items, as [batch, z, y, x], got "
+            f"{tuple(field.shape)}"
         )
     return _sample_field(field, xyz, offsets, list(grid.low), list(grid.voxel_size))
 
@@ -104,7 +105,7 @@ def _transform_reference(occupied: Tensor, cell_size: list[float], max_distance:
     squared = torch.where(occupied, 0.0, math.inf).double()
     for axis, size in zip((3, 2, 1), cell_size, strict=True):
         squared = _nearest_along(squared.movedim(axis, -1), size).movedim(-1, axis)
-    return squared.sqrt().clamp_max(max_distance).float()
+    return squared.sqrt().clamp_max(max_distance).float().contiguous()
 
 
 def _nearest_along(squared: Tensor, size: float) -> Tensor:

@@ -5,6 +5,7 @@
 #include "flow_pairing.h"
 #include "grouping.h"
 #include "interpolate.h"
+#include "move_points.h"
 #include "neighbors.h"
 #include "sampling.h"
 
@@ -207,6 +208,27 @@ Tensor voxel_query(
   return rows;
 }
 
+std::tuple<Tensor, Tensor> move_points(
+    const Tensor& xyz, const Tensor& offsets, const Tensor& linear, const Tensor& translation,
+    at::ArrayRef<double> low, at::ArrayRef<double> size, at::IntArrayRef cells) {
+  const Tensor points = xyz.contiguous(), starts = offsets.contiguous();
+  const Tensor maps = linear.contiguous(), shifts = translation.contiguous();
+  Tensor moved = at::empty({points.size(0), 3}, points.options());
+  Tensor inside = at::empty({points.size(0)}, points.options().dtype(at::kBool));
+  AT_DISPATCH_FLOATING_TYPES(points.scalar_type(), "move_points", [&] {
+    GridFrame<scalar_t> grid;
+    for (int axis = 0; axis < 3; ++axis) {
+      grid.low[axis] = static_cast<scalar_t>(low[axis]);
+      grid.size[axis] = static_cast<scalar_t>(size[axis]);
+      grid.cells[axis] = static_cast<scalar_t>(cells[axis]);
+    }
+    EQL_RUN(points, move_points, points.const_data_ptr<scalar_t>(), points.size(0), starts.const_data_ptr<int64_t>(),
+            starts.size(0) - 1, maps.const_data_ptr<scalar_t>(), shifts.const_data_ptr<scalar_t>(), grid,
+            moved.mutable_data_ptr<scalar_t>(), inside.mutable_data_ptr<bool>());
+  });
+  return {moved, inside};
+}
+
 GridShape shape_of(const Tensor& grids) { return {grids.size(0), {grids.size(1), grids.size(2), grids.size(3)}}; }
 
 Tensor distance_transform(const Tensor& occupied, at::ArrayRef<double> cell_size, double max_distance) {
@@ -265,6 +287,7 @@ EQL_REGISTER("flow_pairing", flow_pairing)
 EQL_REGISTER("gather_weighted", gather_weighted)
 EQL_REGISTER("k_nearest", k_nearest)
 EQL_REGISTER("match_flow", match_flow)
+EQL_REGISTER("move_points", move_points)
 EQL_REGISTER("sample_field", sample_field)
 EQL_REGISTER("sample_field_backward", sample_field_backward)
 EQL_REGISTER("scatter_max", scatter_max)
