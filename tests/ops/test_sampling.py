@@ -72,7 +72,7 @@ def test_kernel_equals_specification(seed, num, step):
 
 
 def test_samples_cover_the_cloud():
-    """A sample's distance to those before it never grows, and no point is farther from the samples than the last was."""
+    """Distances of samples to those before never grow, and no point is farther from them than the last was."""
     xyz = cloud(2000)
     rows = farthest_points(xyz, from_lengths([2000]), 64)[0]
     table = torch.cdist(xyz[rows].double(), xyz[rows].double())
