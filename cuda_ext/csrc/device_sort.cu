@@ -19,16 +19,16 @@ void check(cudaError_t error) {
 }  // namespace
 
 SortedRows sort_rows_cuda(const uint64_t* keys, int64_t num, Workspace& workspace, Stream stream) {
-  uint32_t* const rows = workspace.array<uint32_t>(num);
-  uint32_t* const sorted_rows = workspace.array<uint32_t>(num);
-  uint64_t* const sorted_keys = workspace.array<uint64_t>(num);
+  uint32_t* const rows = workspace.get<uint32_t>(num);
+  uint32_t* const sorted_rows = workspace.get<uint32_t>(num);
+  uint64_t* const sorted_keys = workspace.get<uint64_t>(num);
   if (num == 0) return {sorted_keys, sorted_rows};
   const cudaStream_t on = stream_of(stream);
   number_kernel<<<blocks_for(num), kThreads, 0, on>>>(rows, num);
   check_launch("sort_rows");
   std::size_t size = 0;
   check(cub::DeviceRadixSort::SortPairs(nullptr, size, keys, sorted_keys, rows, sorted_rows, num, 0, 64, on));
-  void* const scratch = workspace.bytes(size);
+  void* const scratch = workspace.bytes(static_cast<int64_t>(size));
   check(cub::DeviceRadixSort::SortPairs(scratch, size, keys, sorted_keys, rows, sorted_rows, num, 0, 64, on));
   return {sorted_keys, sorted_rows};
 }

@@ -42,7 +42,7 @@ void distance_transform_cuda(
   const int64_t z = shape.n[0], y = shape.n[1], x = shape.n[2], total = shape.batch * z * y * x;
   if (total == 0) return;
   const double cap = max_distance * max_distance;
-  float* const other = workspace.array<float>(total);
+  float* const other = workspace.get<float>(total);
   const cudaStream_t on = stream_of(stream);
   const unsigned blocks = blocks_for(total);
   start_kernel<<<blocks, kThreads, 0, on>>>(occupied, total, other);

@@ -69,7 +69,7 @@ template <typename T>
 void match_cpu(const T* warped, const Pairing<T>& pairing, int64_t* match, Workspace& workspace) {
   k_nearest_cpu(warped, pairing.num_sources, pairing.source_offsets, pairing.target, pairing.num_targets,
                 pairing.target_offsets, pairing.num_items, int64_t{1}, pairing.radius, match,
-                workspace.array<T>(pairing.num_sources), workspace);
+                workspace.get<T>(pairing.num_sources), workspace);
   if (!pairing.mutual || pairing.num_sources == 0) return;
   const auto trees = build_trees_cpu(warped, pairing.source_offsets, pairing.num_items, workspace);
   const MutualCheck<T> check{trees, warped, pairing, match};
@@ -99,7 +99,7 @@ void distinct_moves_cpu(
   // By cell and then, without disturbing that, by row.
   const Segments by_cell = segments_cpu(cells, num, num_cells, workspace);
   const int64_t known = by_cell.starts[num_cells];
-  int64_t* const row_by_cell = workspace.array<int64_t>(known);
+  int64_t* const row_by_cell = workspace.get<int64_t>(known);
   for (int64_t i = 0; i < known; ++i) {
     const uint32_t move = by_cell.order[i];
     row_by_cell[i] = weights[move] > 0 ? rows[move] : -1;

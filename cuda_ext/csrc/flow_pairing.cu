@@ -116,7 +116,7 @@ void match_cuda(const T* warped, const Pairing<T>& pairing, int64_t* match, Work
   if (pairing.num_sources == 0) return;
   k_nearest_cuda(warped, pairing.num_sources, pairing.source_offsets, pairing.target, pairing.num_targets,
                  pairing.target_offsets, pairing.num_items, int64_t{1}, pairing.radius, match,
-                 workspace.array<T>(pairing.num_sources), workspace, stream);
+                 workspace.get<T>(pairing.num_sources), workspace, stream);
   if (!pairing.mutual) return;
   const PointTree<T> tree =
       build_tree_cuda(warped, pairing.num_sources, pairing.source_offsets, pairing.num_items, workspace, stream);
@@ -142,7 +142,7 @@ void distinct_moves_cuda(
     const int64_t* rows, const int64_t* cells, const float* weights, int64_t num, int64_t num_rows, int64_t num_cells,
     int64_t* distinct_rows, int64_t* distinct_cells, float* sums, Workspace& workspace, Stream stream) {
   if (num == 0) return;
-  uint64_t* const keys = workspace.array<uint64_t>(num);
+  uint64_t* const keys = workspace.get<uint64_t>(num);
   const cudaStream_t on = stream_of(stream);
   move_keys_kernel<<<blocks_for(num), kThreads, 0, on>>>(rows, cells, weights, num, num_rows, num_cells, keys);
   const SortedRows sorted = sort_rows_cuda(keys, num, workspace, stream);
@@ -178,7 +178,7 @@ void scatter_max_backward_cuda(
     const T* grad, const int64_t* origin, int64_t channels, const int64_t* rows, const int64_t* cells, int64_t num,
     int64_t num_cells, int64_t num_rows, T* out, Workspace& workspace, Stream stream) {
   if (num_rows * channels == 0) return;
-  uint64_t* const keys = workspace.array<uint64_t>(num);
+  uint64_t* const keys = workspace.get<uint64_t>(num);
   const cudaStream_t on = stream_of(stream);
   if (num > 0) {
     move_keys_kernel<<<blocks_for(num), kThreads, 0, on>>>(rows, cells, nullptr, num, num_rows, num_cells, keys);

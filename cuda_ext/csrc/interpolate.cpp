@@ -69,8 +69,9 @@ void spread_weighted_cpu(
 
 CellTable build_table_cpu(const int32_t* coords, int64_t num, CellLimits limits, Workspace& workspace) {
   const uint64_t slots = table_slots(num);
-  const CellTable table{workspace.array<uint64_t>(slots), workspace.array<int64_t>(slots), slots - 1};
-  std::fill_n(table.keys, slots, kNoCell);
+  const int64_t count = static_cast<int64_t>(slots);
+  const CellTable table{workspace.get<uint64_t>(count), workspace.get<int64_t>(count), slots - 1};
+  std::fill_n(table.keys, count, kNoCell);
   for (int64_t row = 0; row < num; ++row) {
     const uint64_t key = cell_key(coords + 4 * row, limits);
     if (key == kNoCell) continue;

@@ -80,9 +80,10 @@ void spread_weighted_cuda(
 CellTable build_table_cuda(
     const int32_t* coords, int64_t num, CellLimits limits, Workspace& workspace, Stream stream) {
   const uint64_t slots = table_slots(num);
-  const CellTable table{workspace.array<uint64_t>(slots), workspace.array<int64_t>(slots), slots - 1};
+  const int64_t count = static_cast<int64_t>(slots);
+  const CellTable table{workspace.get<uint64_t>(count), workspace.get<int64_t>(count), slots - 1};
   const cudaStream_t on = stream_of(stream);
-  clear_kernel<<<blocks_for(static_cast<int64_t>(slots)), kThreads, 0, on>>>(table);
+  clear_kernel<<<blocks_for(count), kThreads, 0, on>>>(table);
   if (num > 0) insert_kernel<<<blocks_for(num), kThreads, 0, on>>>(coords, num, limits, table);
   check_launch("build_table");
   return table;

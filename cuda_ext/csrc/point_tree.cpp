@@ -88,10 +88,10 @@ template <typename T>
 PointTree<T> build_tree(Placed<T>* points, int64_t num, Workspace& workspace) {
   if (num == 0) return {};
   const TreeShape shape(num);
-  Builder<T> builder{workspace.array<PointGroup<T>>(shape.leaves), {}};
+  Builder<T> builder{workspace.get<PointGroup<T>>(shape.leaves), {}};
   PointTree<T> tree{builder.leaves, {}, shape.levels, num};
   for (int level = 0; level < shape.levels; ++level) {
-    tree.boxes[level] = builder.boxes[level] = workspace.array<BoxGroup<T>>(shape.groups[level]);
+    tree.boxes[level] = builder.boxes[level] = workspace.get<BoxGroup<T>>(shape.groups[level]);
   }
   builder.build(points, num, shape.levels - 1, 0);
   return tree;
@@ -102,7 +102,7 @@ PointTree<T> build_tree(Placed<T>* points, int64_t num, Workspace& workspace) {
 template <typename T>
 std::vector<PointTree<T>> build_trees_cpu(
     const T* xyz, const int64_t* offsets, int64_t num_items, Workspace& workspace) {
-  Placed<T>* const points = workspace.array<Placed<T>>(offsets[num_items] - offsets[0]);
+  Placed<T>* const points = workspace.get<Placed<T>>(offsets[num_items] - offsets[0]);
   Placed<T>* end = points;
   std::vector<PointTree<T>> trees;
   for (int64_t item = 0; item < num_items; ++item) {

@@ -87,8 +87,8 @@ __global__ void boxes_kernel(const BoxGroup<T>* below, int64_t num_below, BoxGro
 template <typename T>
 SortedRows morton_order_cuda(
     const T* xyz, int64_t num, const int64_t* offsets, int64_t num_items, Workspace& workspace, Stream stream) {
-  T* const bounds = workspace.array<T>(6 * kBoundBlocks);
-  uint64_t* const keys = workspace.array<uint64_t>(num);
+  T* const bounds = workspace.get<T>(6 * kBoundBlocks);
+  uint64_t* const keys = workspace.get<uint64_t>(num);
   if (num > 0) {
     bounds_kernel<<<kBoundBlocks, kThreads, 0, stream_of(stream)>>>(xyz, num, bounds);
     join_bounds_kernel<<<1, 32, 0, stream_of(stream)>>>(bounds, kBoundBlocks);
@@ -103,8 +103,8 @@ PointTree<T> build_tree_cuda(
     const T* xyz, int64_t num, const int64_t* offsets, int64_t num_items, Workspace& workspace, Stream stream) {
   const uint32_t* const order = morton_order_cuda(xyz, num, offsets, num_items, workspace, stream).rows;
   const TreeShape shape(num);
-  PointGroup<T>* const leaves = workspace.array<PointGroup<T>>(shape.leaves);
-  BoxGroup<T>* boxes = workspace.array<BoxGroup<T>>(shape.groups[0]);
+  PointGroup<T>* const leaves = workspace.get<PointGroup<T>>(shape.leaves);
+  BoxGroup<T>* boxes = workspace.get<BoxGroup<T>>(shape.groups[0]);
   PointTree<T> tree{leaves, {boxes}, shape.levels, num};
   const cudaStream_t on = stream_of(stream);
   if (num > 0) {
@@ -113,7 +113,7 @@ PointTree<T> build_tree_cuda(
   }
   for (int level = 1; level < shape.levels; ++level) {
     const BoxGroup<T>* const below = boxes;
-    boxes = workspace.array<BoxGroup<T>>(shape.groups[level]);
+    boxes = workspace.get<BoxGroup<T>>(shape.groups[level]);
     tree.boxes[level] = boxes;
     const int64_t slots = shape.groups[level] * kFan;
     boxes_kernel<<<blocks_for(slots), kThreads, 0, on>>>(below, shape.groups[level - 1], boxes, slots);

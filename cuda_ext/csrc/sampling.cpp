@@ -33,9 +33,9 @@ struct Sampler {
 
   Sampler(const PointTree<T>& tree, Workspace& workspace) : tree(tree), boxes{} {
     const TreeShape shape(tree.num);
-    points = workspace.array<Farthest<T>>(shape.leaves);
+    points = workspace.get<Farthest<T>>(shape.leaves);
     for (int level = 0; level < tree.levels; ++level) {
-      boxes[level] = workspace.array<Farthest<T>>(shape.groups[level]);
+      boxes[level] = workspace.get<Farthest<T>>(shape.groups[level]);
       for (int64_t group = 0; group < shape.groups[level]; ++group) {
         for (int slot = 0; slot < kFan; ++slot) reset(tree.boxes[level][group].first[slot], boxes[level][group], slot);
       }

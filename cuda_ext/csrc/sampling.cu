@@ -151,9 +151,9 @@ void farthest_points_cuda(
   if (num_items > kMaxKeyedItems) throw std::runtime_error("farthest_points: too many items for one call on a GPU");
   const SortedRows sorted = morton_order_cuda(xyz, num_points, offsets, num_items, workspace, stream);
   const int64_t num_buckets = num_points / kBucket + num_items + 1;
-  const Buckets<T> buckets{workspace.array<T>(3 * num_points), workspace.array<T>(num_points),
-                           workspace.array<int32_t>(num_points), workspace.array<T>(6 * num_buckets),
-                           workspace.array<T>(num_buckets), workspace.array<int32_t>(num_buckets)};
+  const Buckets<T> buckets{workspace.get<T>(3 * num_points), workspace.get<T>(num_points),
+                           workspace.get<int32_t>(num_points), workspace.get<T>(6 * num_buckets),
+                           workspace.get<T>(num_buckets), workspace.get<int32_t>(num_buckets)};
   farthest_points_kernel<<<static_cast<unsigned>(num_items), kBlock, 0, stream_of(stream)>>>(
       xyz, sorted.keys, sorted.rows, num_points, offsets, num, buckets, rows);
   check_launch("farthest_points");

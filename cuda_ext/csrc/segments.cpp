@@ -6,8 +6,8 @@ namespace equilidar {
 
 // By counting: one pass over entries and one over rows.
 Segments segments_cpu(const int64_t* rows, int64_t num, int64_t num_rows, Workspace& workspace) {
-  int64_t* const starts = workspace.array<int64_t>(num_rows + 2);
-  uint32_t* const order = workspace.array<uint32_t>(num);
+  int64_t* const starts = workspace.get<int64_t>(num_rows + 2);
+  uint32_t* const order = workspace.get<uint32_t>(num);
   std::fill_n(starts, num_rows + 2, int64_t{0});
   const auto known = [&](int64_t i) { return rows[i] >= 0 && rows[i] < num_rows; };
   for (int64_t i = 0; i < num; ++i) {

@@ -28,8 +28,8 @@ __global__ void starts_kernel(const uint64_t* keys, int64_t num, int64_t num_row
 }  // namespace
 
 Segments segments_cuda(const int64_t* rows, int64_t num, int64_t num_rows, Workspace& workspace, Stream stream) {
-  uint64_t* const keys = workspace.array<uint64_t>(num);
-  int64_t* const starts = workspace.array<int64_t>(num_rows + 1);
+  uint64_t* const keys = workspace.get<uint64_t>(num);
+  int64_t* const starts = workspace.get<int64_t>(num_rows + 1);
   if (num > 0) keys_kernel<<<blocks_for(num), kThreads, 0, stream_of(stream)>>>(rows, num, num_rows, keys);
   const SortedRows sorted = sort_rows_cuda(keys, num, workspace, stream);
   starts_kernel<<<blocks_for(num_rows + 1), kThreads, 0, stream_of(stream)>>>(sorted.keys, num, num_rows, starts);

@@ -1,21 +1,19 @@
-// Scratch memory for kernels, from PyTorch's allocator but without its headers.
+// Scratch memory of CUDA ops, whose amount the launcher knows and PyTorch's allocator holds.
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
 
 namespace equilidar {
 
-// What a kernel asks for lives until its call returns (on CUDA: until the stream is past it, as the caching allocator
-// reuses memory in stream order).
 class Workspace {
  public:
   virtual ~Workspace() = default;
-  virtual void* bytes(std::size_t size) = 0;
+  // Device memory, aligned to 256 bytes, that lives as long as the workspace.
+  virtual void* bytes(int64_t size) = 0;
 
   template <typename T>
-  T* array(int64_t length) {
-    return static_cast<T*>(bytes(static_cast<std::size_t>(length) * sizeof(T)));
+  T* get(int64_t count) {
+    return static_cast<T*>(bytes(count * static_cast<int64_t>(sizeof(T))));
   }
 };
 

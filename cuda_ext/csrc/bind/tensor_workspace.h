@@ -14,8 +14,8 @@ class TensorWorkspace final : public Workspace {
  public:
   explicit TensorWorkspace(const at::Tensor& like) : options_(like.options().dtype(at::kByte)) {}
 
-  void* bytes(std::size_t size) override {
-    held_.push_back(at::empty({static_cast<int64_t>(size)}, options_));
+  void* bytes(int64_t size) override {
+    held_.push_back(at::empty({size}, options_));
     return held_.back().mutable_data_ptr();
   }
 
