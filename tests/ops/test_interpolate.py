@@ -7,7 +7,7 @@ from scipy.interpolate import RegularGridInterpolator
 from equilidar.ops._registration import reference_of
 from equilidar.ops.interpolate import find_cells, interpolate_voxels
 from equilidar.structures import GridSpec, SparseVoxels
-from equilidar.testing import assert_op
+from equilidar.testing import assert_close, assert_op
 
 GRID = GridSpec((-2.0, -1.0, 0.0), (2.0, 2.0, 1.6), (0.5, 0.25, 0.4))
 
@@ -219,3 +219,17 @@ def test_threads_do_not_change_a_bit():
 def test_unknown_mode_is_named():
     with pytest.raises(ValueError, match=r"mode must be .* 'cubic'"):
         interpolate_voxels(voxels_of(3), *points_of(3), mode="cubic")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_summed_in_single(dtype, device):
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(9, 4, generator=generator).to(device, dtype)
+    rows = torch.randint(-1, 9, (30, 8), generator=generator).to(device)
+    weights = torch.rand(30, 8, generator=generator).to(device)
+    read = torch.ops.equilidar.gather_weighted(features, rows, weights.to(dtype))
+    expected = torch.where((rows >= 0)[..., None], features.float()[rows.clamp_min(0)], 0.0) * weights[..., None]
+    assert read.dtype == dtype
+    assert_close(read, expected.sum(1))
+    spread = torch.ops.equilidar.spread_weighted(read, rows, weights.to(dtype), 9)
+    assert spread.dtype == dtype
