@@ -15,7 +15,7 @@ struct FirstRows {
   int64_t count;
 
   EQL_HD T reach() const { return radius_squared; }
-  EQL_HD bool wants(int32_t lowest_row) const { return count < k || lowest_row < rows[k - 1]; }
+  EQL_HD bool wants(T, int32_t lowest_row) const { return count < k || lowest_row < rows[k - 1]; }
 
   EQL_HD void point(T squared, int64_t row) {
     if (!(squared < radius_squared) || (count == k && row >= rows[k - 1])) return;

@@ -29,7 +29,12 @@ struct Nearest {
   }
 
   EQL_HD T reach() const { return reach_squared; }
-  EQL_HD bool wants(int32_t) const { return true; }
+
+  // Where points coincide by thousands (padding at the origin) all their boxes are equally near, and only a lower row
+  // than the k-th neighbour's could still enter.
+  EQL_HD bool wants(T squared, int32_t lowest_row) const {
+    return index[k - 1] < 0 || lowest_row < index[k - 1] || std::sqrt(squared) < distance[k - 1];
+  }
 
   EQL_HD void point(T squared, int64_t row) {
     const T away = std::sqrt(squared);

@@ -195,7 +195,7 @@ EQL_HD int lowest_bit(uint32_t mask) {
 }
 
 // Call visitor.point(squared distance, row) for each row of the item that may be within visitor.reach(), a squared distance
-// that the visitor may lower as it goes; near boxes first. visitor.wants(lowest row of a box) may refuse boxes.
+// that the visitor may lower as it goes; near boxes first. visitor.wants(squared distance, lowest row) may refuse boxes.
 //
 // Rounding is monotonic and boxes are measured by the operations that measure points, so a point is never nearer than its
 // box by as much as the last bit: pruning is exact.
@@ -247,7 +247,7 @@ EQL_HD void search_tree(const PointTree<T>& tree, const Query<T>& query, Visitor
     const int bottom = size;
     for (; hits != 0; hits &= hits - 1) {
       const int i = lowest_bit(hits);
-      if (!visitor.wants(group.first[i])) continue;
+      if (!visitor.wants(squared[i], group.first[i])) continue;
       // Insertion keeps the farthest at the bottom, so that the nearest is taken first.
       int place = size++;
       for (; place > bottom && away[place - 1] < squared[i]; --place) {

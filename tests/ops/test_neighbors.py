@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import time
 
 import numpy as np
 import pytest
@@ -146,6 +147,15 @@ def test_many_coinciding_points_are_no_trap():
     query, reference = torch.cat([cloud(2000), zeros]), torch.cat([cloud(2000, 1), zeros])
     index, distance = nearest(query, whole(query), reference, whole(reference), 1.0)
     assert (index[2000:] == 2000).all() and (distance[2000:] == 0).all()
+
+
+def test_coinciding_points_cost_no_square():
+    """Each query is as near to 60,000 points: looking at all of them would take minutes."""
+    zeros = torch.zeros(60000, 3)
+    start = time.process_time()
+    index, distance = k_nearest(zeros, whole(zeros), zeros, whole(zeros), 2, 1.0)
+    assert time.process_time() - start < 5
+    assert (index == torch.tensor([0, 1])).all() and (distance == 0).all()
 
 
 def test_large_clouds_take_the_tree_and_agree_with_scipy(monkeypatch):
