@@ -150,11 +150,12 @@ def test_many_coinciding_points_are_no_trap():
 
 
 def test_coinciding_points_cost_no_square():
-    """Each query is as near to 60,000 points: looking at all of them would take minutes."""
-    zeros = torch.zeros(60000, 3)
+    """Each query is as near to 60,000 points: a kernel that looked at all of them would take many seconds."""
+    compiled = torch._C._dispatch_has_kernel_for_dispatch_key("equilidar::k_nearest", "CPU")
+    zeros = torch.zeros(60000 if compiled else 6000, 3)
     start = time.process_time()
     index, distance = k_nearest(zeros, whole(zeros), zeros, whole(zeros), 2, 1.0)
-    assert time.process_time() - start < 5
+    assert time.process_time() - start < 2
     assert (index == torch.tensor([0, 1])).all() and (distance == 0).all()
 
 
