@@ -9,6 +9,7 @@ from torch import Tensor
 
 from equilidar.augment.crop import Crop, GridCrop
 from equilidar.augment.group import PARTS, SpatialGroup, check_parts, with_parts
+from equilidar.ops.move_points import move_points
 from equilidar.structures import (
     FlowField,
     GridSpec,
@@ -92,12 +93,15 @@ class ViewPipeline:
 
     def _view(self, sweep: PointCloudBatch, draw: TransformDraw) -> View:
         view_T_sweep = draw.affine()
-        moved = sweep.transformed(view_T_sweep)
-        shown = self.crop(sweep.xyz if self.crop_then_rotate else moved.xyz)
-        shown &= moved.xyz.isfinite().all(1) & self.grid.contains(moved.xyz)
+        moved, shown = move_points(sweep.xyz, sweep.offsets, view_T_sweep, self.grid)
+        shown &= self.crop(sweep.xyz if self.crop_then_rotate else moved)
         if self.ego_radius > 0:
             shown &= sweep.xyz[:, :2].square().sum(1) > self.ego_radius**2
-        return View(moved.select(shown), shown.nonzero()[:, 0], draw, view_T_sweep)
+        origin = shown.nonzero()[:, 0]
+        # Rows before an item's first are rows before it that are shown.
+        offsets = torch.searchsorted(origin, sweep.offsets)
+        points = PointCloudBatch(moved[origin], sweep.features[origin], offsets, sweep.channels)
+        return View(points, origin, draw, view_T_sweep)
 
     def _warped(self, sweep: PointCloudBatch, flow: FlowField, draw: TransformDraw) -> WarpedSource:
         """Show the source sweep under `draw`, in its own frame, and say where the flow takes its points."""

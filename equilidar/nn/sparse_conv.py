@@ -81,10 +81,7 @@ class SparseConvBase(nn.Module):
                     "use it; use engine=auto, which then takes our own kernels"
                 )
         chosen = self.engine == "spconv" or (
-            self.engine == "auto"
-            and features.device.type == "cuda"
-            and spconv_engine.has_cuda()
-            and not deterministic
+            self.engine == "auto" and features.device.type == "cuda" and spconv_engine.has_cuda() and not deterministic
         )
         # spconv fails on no voxels, and reads weights of kernel volume 1 transposed (spconv#556).
         return chosen and len(features) > 0 and math.prod(self.kernel_size) > 1

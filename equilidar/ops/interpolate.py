@@ -47,17 +47,21 @@ def interpolate_voxels(
     total = weights.sum(1, keepdim=True)
     found = total > 0
     weights = torch.where(found, weights / torch.where(found, total, 1.0), 0.0)
-    return _gather_weighted(voxels.features, rows.clamp_min(0), weights.to(voxels.features.dtype)), found[:, 0]
+    return gather_weighted(voxels.features, rows, weights.to(voxels.features.dtype)), found[:, 0]
 
 
 def find_cells(voxels: SparseVoxels, cells: Int[Tensor, "N 4"]) -> Int64[Tensor, " N"]:
     """Return the voxel row of each cell [batch, z, y, x]; -1 where the cell is empty or outside the grid."""
-    if len(voxels.coords) == 0:
+    return cell_lookup(voxels.coords, cells, [voxels.batch_size, *voxels.shape])
+
+
+def _find_reference(coords: Tensor, cells: Tensor, limits: list[int]) -> Tensor:
+    """Return the lowest row of `coords` that is each cell, -1 if none is."""
+    if len(coords) == 0:
         return cells.new_full((len(cells),), -1, dtype=torch.int64)
-    limit = torch.tensor([voxels.batch_size, *voxels.shape], device=cells.device)
-    inside = ((cells >= 0) & (cells < limit)).all(1)
-    held, row = cell_keys(voxels.coords, voxels.shape).sort()
-    wanted = cell_keys(cells, voxels.shape)
+    held, row = cell_keys(coords, limits[1:]).sort(stable=True)
+    inside = ((cells >= 0) & (cells < torch.tensor(limits, device=cells.device))).all(1)
+    wanted = cell_keys(torch.where(inside[:, None], cells, 0), limits[1:])
     slot = torch.searchsorted(held, wanted).clamp_max(len(held) - 1)
     return torch.where(inside & (held[slot] == wanted), row[slot], -1)
 
@@ -78,11 +82,11 @@ def _corner_rows_and_weights(voxels: SparseVoxels, xyz: Tensor, batch_index: Ten
 
 
 def _gather_reference(features: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
-    """Return sum_k weights[n, k] * features[rows[n, k]]."""
-    if len(features) == 0:
-        return features.new_zeros(len(rows), features.shape[1])
+    """Return sum_k weights[n, k] * features[rows[n, k]]; a row below zero reads nothing."""
+    padded = torch.cat([features, features.new_zeros(1, features.shape[1])])
+    rows = torch.where(rows < 0, len(features), rows)
     # Unlike indexing and summing, this never holds (N, K, C).
-    return torch.nn.functional.embedding_bag(rows, features, per_sample_weights=weights, mode="sum")
+    return torch.nn.functional.embedding_bag(rows, padded, per_sample_weights=weights, mode="sum")
 
 
 def _gather_setup(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
@@ -93,28 +97,33 @@ def _gather_setup(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tenso
 
 def _gather_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
     rows, weights = ctx.saved_tensors
-    return _spread_weighted(grad, rows, weights, ctx.num_rows), None, None
+    return spread_weighted(grad, rows, weights, ctx.num_rows), None, None
 
 
 def _spread_reference(grad: Tensor, rows: Tensor, weights: Tensor, num_rows: int) -> Tensor:
     """Return the transpose of the gathering: out[rows[n, k]] += weights[n, k] * grad[n]."""
     spread = grad.new_zeros(num_rows, grad.shape[1])
-    if num_rows:
-        for row, weight in zip(rows.unbind(1), weights.unbind(1), strict=True):
-            spread.index_add_(0, row, grad * weight[:, None])
+    for row, weight in zip(rows.unbind(1), weights.unbind(1), strict=True):
+        known = row >= 0
+        spread.index_add_(0, row[known], grad[known] * weight[known, None])
     return spread
 
 
-_spread_weighted = define_op(
+spread_weighted = define_op(
     "spread_weighted(Tensor grad, Tensor rows, Tensor weights, SymInt num_rows) -> Tensor",
     reference=_spread_reference,
     fake=lambda grad, rows, weights, num_rows: grad.new_empty(num_rows, grad.shape[1]),
 )
-_gather_weighted = define_op(
+gather_weighted = define_op(
     "gather_weighted(Tensor features, Tensor rows, Tensor weights) -> Tensor",
     reference=_gather_reference,
     fake=lambda features, rows, weights: features.new_empty(rows.shape[0], features.shape[1]),
     setup_context=_gather_setup,
     backward=_gather_backward,
     autocast="float32",
+)
+cell_lookup = define_op(
+    "find_cells(Tensor coords, Tensor cells, int[] limits) -> Tensor",
+    reference=_find_reference,
+    fake=lambda coords, cells, limits: cells.new_empty(cells.shape[0], dtype=torch.int64),
 )

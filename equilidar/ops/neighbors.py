@@ -127,7 +127,8 @@ def _search_chunk(query: Tensor, reference: Tensor, k: int, radius: float) -> Ne
 
 def _distance(a: Tensor, b: Tensor) -> Tensor:
     dx, dy, dz = (a[..., i] - b[..., i] for i in range(3))
-    return (dx * dx + dy * dy + dz * dz).sqrt().nan_to_num_(nan=math.inf)
+    # Rounded once, from float64: torch's float32 root is off by a bit on some machines, which would break ties there.
+    return (dx * dx + dy * dy + dz * dz).double().sqrt().to(a.dtype).nan_to_num_(nan=math.inf)
 
 
 def search_tree(query: Tensor, reference: Tensor, k: int, radius: float) -> Neighbors:

@@ -110,7 +110,9 @@ class Affine3(Movable):
         item = batch_offsets.to_batch_index(offsets, len(rows))
         # Without matmul: its float32 rounding depends on the number of rows, and one point must land in the same
         # voxel whether it is moved alone or with its sweep.
-        moved = (self.linear.to(rows.dtype)[item] * rows[:, None, :]).sum(-1)
+        linear = self.linear.to(rows.dtype)
+        x, y, z = rows[:, None].unbind(2)
+        moved = linear[item, :, 0] * x + linear[item, :, 1] * y + linear[item, :, 2] * z
         return moved if translation is None else moved + translation.to(rows.dtype)[item]
 
     def scales(self) -> Float[Tensor, " B"]:

@@ -5,9 +5,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from equilidar.ops.flow_pairing import pair_by_flow, warp_to_cells
+from equilidar.ops._registration import reference_of
+from equilidar.ops.flow_pairing import pair_by_flow, pair_sweeps, warp_to_cells
 from equilidar.structures.offsets import from_lengths, to_batch_index
-from equilidar.testing import assert_op
+from equilidar.testing import assert_op, similarities
 
 
 def cloud(num, seed=0, spread=4.0):
@@ -42,6 +43,96 @@ def test_pairs_are_those_of_the_definition(lengths, mutual, device):
     items = to_batch_index(offsets[0], len(source)), to_batch_index(offsets[1], len(target))
     expected = loop(source + 0.1, valid, items[0], target, items[1], 0.8, mutual)
     assert torch.equal(pairs.cpu(), expected)
+
+
+PAIRINGS = {
+    "empty": ([0], [0]),
+    "no items": ([], []),
+    "one point": ([1], [1]),
+    "no target": ([6], [0]),
+    "empty items": ([30, 0, 25, 0], [40, 12, 0, 0]),
+    "many": ([300], [350]),
+}
+
+
+@pytest.mark.parametrize("mutual", [False, True])
+@pytest.mark.parametrize("case", PAIRINGS)
+def test_pairing_ops(case, mutual, device):
+    lengths = PAIRINGS[case]
+    source, target = cloud(2 * sum(lengths[0]))[::2], cloud(sum(lengths[1]), 1)
+    flow = cloud(len(source), 2) * 0.1
+    valid = torch.arange(len(source)) % 4 != 1
+    view = next(iter(similarities(1, batch_size=max(1, len(lengths[0])), max_shift=0.2, max_yaw=0.1).values()))
+    view = view[: len(lengths[0])]
+    offsets = from_lengths(lengths[0]), from_lengths(lengths[1])
+    voxels = torch.arange(len(source)) % 7 - 1, torch.arange(len(target)) % 5
+    warped = view.apply(source + flow, offsets[0])
+    items = to_batch_index(offsets[0], len(source)), to_batch_index(offsets[1], len(target))
+    pairs = loop(warped, valid, items[0], target, items[1], 0.6, mutual)
+    match = torch.full((len(source),), -1).index_put((pairs[:, 0],), pairs[:, 1])
+    carried = torch.full((len(source), 2), -1)
+    carried[pairs[:, 0]] = torch.stack([voxels[0][pairs[:, 0]], voxels[1][pairs[:, 1]]], 1)
+
+    tensors = [source, flow, valid, offsets[0], view.linear, view.translation, target, offsets[1], *voxels]
+    args = [*(t.to(device) for t in tensors), 0.6, mutual]
+    op = torch.ops.equilidar.flow_pairing.default
+    for function in (op, reference_of(op)):
+        moved, found, cells = function(*args)
+        assert torch.equal(found.cpu(), match) and torch.equal(cells.cpu(), carried)
+        assert torch.equal(moved[valid].cpu(), warped[valid]) and moved[~valid].isnan().all()
+    # Its comparison takes NaN for a difference.
+    all_known = [*args[:2], torch.ones_like(args[2]), *args[3:]]
+    assert_op(op, all_known)
+    match_args = [args[0], args[3], args[6], args[7], 0.6, mutual]
+    assert_op(torch.ops.equilidar.match_flow.default, match_args)
+    result = pair_sweeps(source, flow, valid, offsets[0], view, target, offsets[1], 0.6, mutual, *voxels)
+    assert torch.equal(result.match, match) and torch.equal(result.voxels, carried)
+
+
+@pytest.mark.parametrize("num", [0, 1, 60])
+def test_moves_op(num, device):
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randint(-1, 7, (num,), generator=generator)
+    cells = torch.randint(-1, 4, (num,), generator=generator)
+    weights = torch.rand(num, generator=generator) * (torch.arange(num) % 5 > 0)
+    sums = {}
+    for row, cell, weight in zip(rows.tolist(), cells.tolist(), weights.tolist(), strict=True):
+        if 0 <= row < 6 and 0 <= cell < 4 and weight > 0:
+            sums[row, cell] = sums.get((row, cell), 0.0) + weight
+    args = [rows.to(device), cells.to(device), weights.to(device), 6, 4]
+    op = torch.ops.equilidar.distinct_moves.default
+    assert_op(op, args)
+    for function in (op, reference_of(op)):
+        distinct_rows, distinct_cells, joined = (out.tolist() for out in function(*args))
+        kept = [i for i, row in enumerate(distinct_rows) if row >= 0]
+        assert [(distinct_rows[i], distinct_cells[i]) for i in kept] == sorted(sums)
+        assert [joined[i] for i in kept] == pytest.approx([sums[key] for key in sorted(sums)])
+        assert all(joined[i] == 0 and distinct_cells[i] == -1 for i in range(num) if i not in kept)
+
+
+def test_threads_do_not_change_a_bit():
+    source, target = cloud(9000, spread=20.0), cloud(9000, 1, spread=20.0)
+    features = torch.randn(800, 20, generator=torch.Generator().manual_seed(0))
+    rows, cells = torch.arange(9000) % 800, torch.arange(9000) % 700
+    weights = torch.rand(9000, generator=torch.Generator().manual_seed(1))
+    valid, offsets = torch.ones(9000, dtype=torch.bool), from_lengths([9000])
+
+    def run(threads):
+        torch.set_num_threads(threads)
+        results = [pair_by_flow(source, source, valid, offsets, target, offsets, 1.0, True)]
+        for reduction in ("mean", "max"):
+            leaf = features.clone().requires_grad_()
+            carried, total = warp_to_cells(leaf, rows, cells, 700, reduction, weights)
+            carried.pow(3).sum().backward()
+            results += [carried.detach(), total, leaf.grad]
+        return results
+
+    try:
+        one, two, four = (run(threads) for threads in (1, 2, 4))
+    finally:
+        torch.set_num_threads(1)
+    for results in (two, four):
+        assert all(torch.equal(a, b) for a, b in zip(one, results, strict=True))
 
 
 @settings(max_examples=30, deadline=None)
@@ -174,6 +265,13 @@ def test_ops(num_features, num_moves, num_cells, device):
         reference=lambda features, *_: matrix.to(features.dtype) @ features,
     )
     assert_op(torch.ops.equilidar.scatter_max.default, [features, rows, cells, num_cells])
+    # Rows and cells of nothing.
+    nothing = torch.arange(num_moves, device=device) % 3 == 0
+    args = [features.detach(), rows.masked_fill(nothing, -1), cells.masked_fill(~nothing & (rows > 1), -1)]
+    assert_op(torch.ops.equilidar.scatter_sum.default, [*args, weights, num_cells])
+    assert_op(torch.ops.equilidar.scatter_max.default, [*args, num_cells])
+    grad, origin = torch.ops.equilidar.scatter_max.default(*args, num_cells)
+    assert_op(torch.ops.equilidar.scatter_max_backward.default, [grad + 1, origin, *args[1:], num_features])
 
 
 @pytest.mark.usefixtures("unchecked")
@@ -186,7 +284,7 @@ def test_errors_name_the_argument():
     source = cloud(4)
     with pytest.raises(ValueError, match="got 4, 3 and 3"):
         pair_by_flow(source, source[:3], torch.ones(3) > 0, from_lengths([4]), source, from_lengths([4]), 1.0)
-    with pytest.raises(ValueError, match="reference_offsets"):
+    with pytest.raises(ValueError, match="target_offsets for 2"):
         pair_by_flow(
             source, source, torch.ones(4, dtype=torch.bool), from_lengths([4]), source, from_lengths([2, 2]), 1.0
         )

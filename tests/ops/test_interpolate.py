@@ -4,9 +4,10 @@ import pytest
 import torch
 from scipy.interpolate import RegularGridInterpolator
 
+from equilidar.ops._registration import reference_of
 from equilidar.ops.interpolate import find_cells, interpolate_voxels
 from equilidar.structures import GridSpec, SparseVoxels
-from equilidar.testing import assert_op
+from equilidar.testing import assert_close, assert_op
 
 GRID = GridSpec((-2.0, -1.0, 0.0), (2.0, 2.0, 1.6), (0.5, 0.25, 0.4))
 
@@ -163,7 +164,72 @@ def test_gathering_op(num_features, num_points, device):
     assert_op(torch.ops.equilidar.spread_weighted.default, [grad, rows, weights, num_features])
 
 
+HUGE = [4, 1 << 20, 1 << 20, 1 << 20]  # 2^62 cells: 32 bits hold none of their numbers
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+@pytest.mark.parametrize(("num_coords", "num_cells", "limits"), [(0, 3, [2, 4, 5, 6]), (5, 0, [2, 4, 5, 6]),
+    (1, 1, [1, 1, 1, 1]), (60, 300, [2, 4, 5, 6]), (500, 900, HUGE)])  # fmt: skip
+def test_lookup_op(num_coords, num_cells, limits, dtype, device):
+    """Coords repeat, cells lie outside."""
+    generator = torch.Generator().manual_seed(0)
+    limit = torch.tensor(limits)
+    coords = (torch.rand(num_coords, 4, generator=generator) * limit).int()
+    cells = (torch.rand(num_cells, 4, generator=generator) * (limit + 2)).to(dtype) - 1
+    shared = min(num_coords, num_cells) // 2
+    cells[:shared] = coords[:shared].to(dtype)
+    op, args = torch.ops.equilidar.find_cells.default, [coords.to(device), cells.to(device), limits]
+    rows = {}
+    for row, cell in reversed(list(enumerate(coords.tolist()))):
+        rows[tuple(cell)] = row
+    expected = torch.tensor([rows.get(tuple(cell), -1) for cell in cells.tolist()], dtype=torch.int64).to(device)
+    assert_op(op, args, reference=lambda *_: expected.clone())
+    assert torch.equal(reference_of(op)(*args), expected)
+
+
+def test_rows_of_nothing_are_skipped(device):
+    """A row below zero reads nothing, whatever stands in the first row."""
+    features = torch.tensor([[torch.nan, 1.0], [2.0, 3.0]], device=device)
+    rows = torch.tensor([[-1, 1], [-1, -1]], device=device)
+    weights = torch.full((2, 2), 0.5, device=device)
+    for gather in (torch.ops.equilidar.gather_weighted, reference_of(torch.ops.equilidar.gather_weighted.default)):
+        assert gather(features, rows, weights).tolist() == [[1.0, 1.5], [0.0, 0.0]]
+    assert_op(torch.ops.equilidar.spread_weighted.default, [torch.ones(2, 3, device=device), rows, weights, 2])
+
+
+def test_threads_do_not_change_a_bit():
+    voxels, (xyz, batch) = voxels_of(200, channels=24), points_of(5000)
+
+    def run(threads):
+        torch.set_num_threads(threads)
+        leaf = voxels.features.clone().requires_grad_()
+        features, _ = interpolate_voxels(voxels.with_features(leaf), xyz, batch)
+        features.pow(3).sum().backward()
+        return features.detach(), leaf.grad
+
+    try:
+        results = [run(threads) for threads in (1, 2, 4)]
+    finally:
+        torch.set_num_threads(1)
+    for features, grad in results[1:]:
+        assert torch.equal(features, results[0][0]) and torch.equal(grad, results[0][1])
+
+
 @pytest.mark.usefixtures("unchecked")
 def test_unknown_mode_is_named():
     with pytest.raises(ValueError, match=r"mode must be .* 'cubic'"):
         interpolate_voxels(voxels_of(3), *points_of(3), mode="cubic")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_summed_in_single(dtype, device):
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(9, 4, generator=generator).to(device, dtype)
+    rows = torch.randint(-1, 9, (30, 8), generator=generator).to(device)
+    weights = torch.rand(30, 8, generator=generator).to(device)
+    read = torch.ops.equilidar.gather_weighted(features, rows, weights.to(dtype))
+    expected = torch.where((rows >= 0)[..., None], features.float()[rows.clamp_min(0)], 0.0) * weights[..., None]
+    assert read.dtype == dtype
+    assert_close(read, expected.sum(1))
+    spread = torch.ops.equilidar.spread_weighted(read, rows, weights.to(dtype), 9)
+    assert spread.dtype == dtype

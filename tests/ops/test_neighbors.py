@@ -2,22 +2,33 @@
 
 import itertools
 import math
+import time
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.spatial import KDTree
 
 from equilidar.ops import neighbors
+from equilidar.ops._registration import reference_of
 from equilidar.ops.neighbors import k_nearest, nearest, search_all, search_tree
 from equilidar.structures.offsets import from_lengths
-from equilidar.testing import assert_op
+from equilidar.testing import assert_equivariant, assert_op, similarities
 
 
 def cloud(num, seed=0, step=None, dtype=torch.float32):
     """Points in 10 m; on a lattice of `step` metres distances tie exactly."""
     points = torch.rand(num, 3, generator=torch.Generator().manual_seed(seed)).to(dtype) * 10
     return points if step is None else (points / step).round() * step
+
+
+# A grid of cells of a centimetre would have 1e27 of them.
+FAR = torch.tensor([[0.0, 0, 0], [1e7, 0, 0], [0.004, 0, 0], [-1e7, 1e7, -1e7], [1e7, 0, 0], [3e38, -3e38, 0]])
+BROKEN = cloud(12).index_put(
+    (torch.tensor([1, 4, 7]), torch.tensor([0, 1, 2])), torch.tensor([math.nan, math.inf, -math.inf])
+)
 
 
 def whole(points):
@@ -31,6 +42,8 @@ CASES = {
     "one point": (cloud(1), [1], cloud(1, 1), [1]),
     "empty items": (cloud(20), [8, 0, 12], cloud(30, 1), [0, 10, 20]),
     "duplicates": (cloud(20, step=2.0), [10, 10], cloud(5, 1, step=2.0).repeat(6, 1), [15, 15]),
+    "huge extent": (FAR, [6], FAR.flip(0), [6]),
+    "not finite": (BROKEN, [12], BROKEN.flip(0), [12]),
     "far away": (cloud(9), [9], cloud(9) + 100, [9]),
     "non-contiguous": (cloud(40)[::2], [10, 10], cloud(40, 1).T.contiguous().T[::2], [10, 10]),
 }
@@ -52,7 +65,7 @@ def brute_force(query, query_offsets, reference, reference_offsets, k, radius):
     for (start, stop), (first, last) in items:
         for row in range(start, stop):
             away = {j: math.dist(query[row].tolist(), reference[j].tolist()) for j in range(first, last)}
-            ranked = sorted((d, j) for j, d in away.items() if d <= radius)[:k]
+            ranked = sorted((d, j) for j, d in away.items() if d <= radius and math.isfinite(d))[:k]
             for slot, (d, j) in enumerate(ranked):
                 index[row, slot], distance[row, slot] = j, d
     return index.to(query.device), distance.to(query.device)
@@ -78,6 +91,56 @@ def test_tree_with_fewer_points_than_neighbours(num_reference):
     assert torch.equal(actual.index, expected.index)
 
 
+@settings(max_examples=25, deadline=None)
+@given(
+    st.integers(0, 2**31),
+    st.integers(1, 700),
+    st.sampled_from([None, 0.5, 2.0]),
+    st.sampled_from([1, 2, 7]),
+    st.sampled_from([0.0, 0.3, 2.0, math.inf]),
+)
+def test_kernel_equals_specification_bit_by_bit(seed, num, step, k, radius):
+    query, reference = cloud(80, seed, step), cloud(num, seed + 1, step)
+    expected = search_all(query, reference, k, radius)
+    actual = k_nearest(query, whole(query), reference, whole(reference), k, radius)
+    assert torch.equal(actual.index, expected.index)
+    assert torch.equal(actual.distance, expected.distance)
+
+
+@pytest.mark.parametrize("spread", [1e-3, 1.0, 1e4])
+def test_density_and_extent_are_no_trap(spread):
+    """Half of the points within a millimetre, half all over, one so far that it alone would fill a curve's bits."""
+    reference = torch.cat([cloud(3000) * 1e-4, cloud(3000, 1) * spread, torch.full((1, 3), 1e7)])
+    query = torch.cat([cloud(300, 2) * 1e-4, cloud(300, 3) * spread])
+    expected = search_all(query, reference, 3, math.inf)
+    actual = k_nearest(query, whole(query), reference, whole(reference), 3)
+    assert torch.equal(actual.index, expected.index) and torch.equal(actual.distance, expected.distance)
+
+
+def test_distances_are_symmetric_and_move_with_the_points():
+    a, b = cloud(200), cloud(150, 1)
+    there, back = k_nearest(a, whole(a), b, whole(b), 150), k_nearest(b, whole(b), a, whole(a), 200)
+    table = torch.zeros(200, 150).scatter_(1, there.index, there.distance)
+    assert torch.equal(table, torch.zeros(150, 200).scatter_(1, back.index, back.distance).T)
+    assert_equivariant(
+        lambda pair: nearest(pair[0], whole(a), pair[1], whole(b))[0].double(),
+        similarities(10),
+        inputs=(a, b),
+        act=lambda t, pair: (t.apply(pair[0], whole(a)), t.apply(pair[1], whole(b))),
+        tolerance=0.0,
+    )
+
+
+def test_threads_do_not_change_a_bit():
+    a, b = cloud(20000, step=0.1), cloud(20000, 1, step=0.1)
+    try:
+        found = [torch.set_num_threads(n) or k_nearest(a, whole(a), b, whole(b), 4, 1.0) for n in (1, 2, 4)]
+    finally:
+        torch.set_num_threads(1)
+    for other in found[1:]:
+        assert torch.equal(found[0].index, other.index) and torch.equal(found[0].distance, other.distance)
+
+
 def test_many_coinciding_points_are_no_trap():
     """Padding at the origin ties with itself thousands of times."""
     zeros = torch.zeros(4000, 3)
@@ -86,12 +149,24 @@ def test_many_coinciding_points_are_no_trap():
     assert (index[2000:] == 2000).all() and (distance[2000:] == 0).all()
 
 
+def test_coinciding_points_cost_no_square():
+    """Each query is as near to 60,000 points: a kernel that looked at all of them would take many seconds."""
+    compiled = torch._C._dispatch_has_kernel_for_dispatch_key("equilidar::k_nearest", "CPU")
+    zeros = torch.zeros(60000 if compiled else 6000, 3)
+    start = time.process_time()
+    index, distance = k_nearest(zeros, whole(zeros), zeros, whole(zeros), 2, 1.0)
+    assert time.process_time() - start < 2
+    assert (index == torch.tensor([0, 1])).all() and (distance == 0).all()
+
+
 def test_large_clouds_take_the_tree_and_agree_with_scipy(monkeypatch):
     a, b = cloud(3000), cloud(3000, 1)
     taken = []
     monkeypatch.setattr(neighbors, "search_tree", lambda *args: taken.append(1) or search_tree(*args))
-    index, distance = nearest(a, from_lengths([1500, 1500]), b, from_lengths([1000, 2000]), 0.7)
+    args = a, from_lengths([1500, 1500]), b, from_lengths([1000, 2000])
+    index, distance = (values[:, 0] for values in reference_of(torch.ops.equilidar.k_nearest.default)(*args, 1, 0.7))
     assert taken
+    assert torch.equal(nearest(*args, 0.7)[0], index)
     for start, stop, first, last in ((0, 1500, 0, 1000), (1500, 3000, 1000, 3000)):
         away, row = KDTree(b[first:last].double()).query(a[start:stop].double(), distance_upper_bound=0.7)
         found = np.isfinite(away)
