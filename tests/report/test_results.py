@@ -5,16 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from equilidar.report.results import (
-    describe,
-    details_table,
-    evaluated,
-    metric_keys,
-    result_table,
-    seeds_text,
-    spread,
-    verdict,
-)
+from equilidar.report.groups import groups_of, spread
+from equilidar.report.results import describe, details_table, metric_keys, paired_table, result_table, verdict
 from equilidar.report.run_summary import RunSummary
 
 from .fake_runs import write_run
@@ -34,27 +26,28 @@ def _text(html: str) -> str:
 
 def test_rows_come_scratch_first_and_figures_car_3d_loose_first(tmp_path: Path) -> None:
     runs = _runs(tmp_path, other=[1.0], pretrained=[40.0], scratch=[39.0])
-    assert list(evaluated(runs)) == ["scratch", "pretrained", "other"]
+    assert [group.start for group in groups_of(runs)] == ["scratch", "pretrained", "other"]
     assert metric_keys(runs)[:4] == [("car", "3d@0.5"), ("car", "3d@0.7"), ("car", "bev@0.5"), ("car", "bev@0.7")]
 
 
-def test_one_seed_is_called_one_seed(tmp_path: Path) -> None:
+def test_one_run_is_called_one_run_and_has_no_deviation(tmp_path: Path) -> None:
     runs = _runs(tmp_path, scratch=[39.0], pretrained=[40.25])
     text = _text(result_table(runs))
-    assert "scratch one seed (0) 39.00" in text
-    assert "pretrained one seed (0) 40.25" in text
+    assert "scratch one run (seed 0) 39.00" in text
+    assert "pretrained one run (seed 0) 40.25" in text
     assert "120 objects" in text
-    assert " to " not in text
-    assert verdict(evaluated(runs)) == (
+    assert " to " not in text and "±" not in text
+    assert verdict(runs) == [
         "Pretrained is 1.25 AP above scratch (car, 3D, IoU 0.5, R40, moderate). "
-        "One seed: a difference of this kind can be chance."
-    )
+        "One run each: a difference of this kind can be chance."
+    ]
+    assert "+1.25 one pair - 0: +1.25" in _text(paired_table(runs))
 
 
-def test_several_seeds_show_mean_and_range(tmp_path: Path) -> None:
+def test_several_seeds_show_mean_deviation_and_range(tmp_path: Path) -> None:
     runs = _runs(tmp_path, scratch=[40.0, 44.0, 45.0])
-    assert seeds_text(runs) == "3 seeds (0, 1, 2)"
-    assert "43.00 40.00 to 45.00" in _text(result_table(runs))
+    assert groups_of(runs)[0].runs_text == "3 runs, 3 seeds"
+    assert "43.00 ± 2.65 40.00 to 45.00 R11 44.00 ± 2.65, cliff not measured" in _text(result_table(runs))
     figure = spread(runs, "car", "3d@0.5")
     assert figure is not None
     assert figure.values == (40, 44, 45)
@@ -62,22 +55,27 @@ def test_several_seeds_show_mean_and_range(tmp_path: Path) -> None:
 
 def test_a_worse_pretrained_row_is_shown_as_it_is(tmp_path: Path) -> None:
     runs = _runs(tmp_path, scratch=[40.0, 42.0], pretrained=[38.5, 38.5])
-    assert verdict(evaluated(runs)).startswith("Pretrained is 2.50 AP below scratch")
+    (sentence,) = verdict(runs)
+    assert sentence.startswith(
+        "Pretrained is 2.50 AP below scratch (car, 3D, IoU 0.5, R40, moderate) on average over 2"
+    )
+    assert sentence.endswith("Fewer than 5 label subsets carry no claim.")
     table = result_table(runs)
-    assert "<b>41.00</b>" in table
-    assert "38.50" in table
-    assert "<b>38.50</b>" not in table
+    assert "<b>41.00 ± 1.41</b>" in table
+    assert "38.50 ± 0.00" in table
+    assert "<b>38.50" not in table
 
 
 def test_without_both_rows_nothing_is_compared(tmp_path: Path) -> None:
-    assert verdict(evaluated(_runs(tmp_path, scratch=[40.0]))) == ""
+    assert verdict(_runs(tmp_path, scratch=[40.0])) == []
+    assert paired_table(_runs(tmp_path, scratch=[40.0])) == ""
 
 
 def test_a_figure_that_a_run_does_not_have_is_a_dash(tmp_path: Path) -> None:
     runs = _runs(tmp_path, scratch=[40.0], pretrained=[41.0])
     assert runs[1].figures is not None
     runs[1].figures["car"]["3d@0.7"] = None
-    assert "41.00 -" in _text(result_table(runs))
+    assert "cliff not measured -" in _text(result_table(runs))
     assert spread(runs[1:], "car", "3d@0.7") is None
 
 
