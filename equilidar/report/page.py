@@ -20,8 +20,8 @@ _HOW_TO_READ = (
     "stays below 100."
 )
 _HOW_PAIRED = (
-    "Runs on one label subset are compared with one another; the interval is a bootstrap over label subsets. Fewer "
-    "than five subsets carry no claim."
+    "Runs on one label subset are compared with one another; below each difference its 95 % interval, a bootstrap "
+    "over label subsets. Fewer than five subsets carry no claim."
 )
 
 
@@ -77,8 +77,8 @@ def _results(runs: Sequence[RunSummary]) -> str:
         + "<h2>Average precision in percent, R40, moderate</h2>"
         + result_table(runs)
         + f'<p class="soft">{_HOW_TO_READ}</p>'
-        + (f"<h2>Differences on the same labels</h2>{paired}<p class='soft'>{_HOW_PAIRED}</p>" if paired else "")
         + fraction_charts(runs)
+        + (f'<h2>Differences on the same labels</h2>{paired}<p class="soft">{_HOW_PAIRED}</p>' if paired else "")
         + f"<details><summary>All difficulties and metrics, R40 and R11</summary>{details_table(runs)}</details>"
     )
 

@@ -75,15 +75,7 @@ def describe(name: str, metric: str) -> str:
 
 def result_table(runs: Sequence[RunSummary]) -> str:
     """Return the headline table as HTML: moderate, R40, below it R11 with its cliff; a row for each start."""
-    groups = groups_of(runs)
-    keys = [key for key in metric_keys(runs) if key[1].startswith("3d")]
-    classes = list(dict.fromkeys(name for name, _ in keys))
-    head = "".join(
-        f'<th colspan="{sum(key[0] == name for key in keys)}">{html.escape(name)}'
-        f"<small>{num_objects(runs, name)} objects</small></th>"
-        for name in classes
-    )
-    labels = "".join(f"<th>{html.escape(describe(*key).partition(', ')[2])}</th>" for key in keys)
+    groups, keys = groups_of(runs), _headline_keys(runs)
     settings = list(dict.fromkeys((group.experiment, group.fraction) for group in groups))
     body = []
     for setting in settings:
@@ -93,9 +85,25 @@ def result_table(runs: Sequence[RunSummary]) -> str:
             title = html.escape(f"{setting[0]}, {percent(setting[1])}")
             body.append(f'<tr class="setting"><th colspan="{1 + len(keys)}">{title}</th></tr>')
         body += [_row(group, keys, best) for group in own]
+    return _figure_table("start", runs, keys, body)
+
+
+def _headline_keys(runs: Sequence[RunSummary]) -> list[tuple[str, str]]:
+    return [key for key in metric_keys(runs) if key[1].startswith("3d")]
+
+
+def _figure_table(corner: str, runs: Sequence[RunSummary], keys: Sequence[tuple[str, str]], body: Sequence[str]) -> str:
+    """Return rows under a head of classes and figures."""
+    classes = list(dict.fromkeys(name for name, _ in keys))
+    head = "".join(
+        f'<th colspan="{sum(key[0] == name for key in keys)}">{html.escape(name)}'
+        f"<small>{num_objects(runs, name)} objects</small></th>"
+        for name in classes
+    )
+    labels = "".join(f"<th>{html.escape(describe(*key).partition(', ')[2])}</th>" for key in keys)
     return (
         '<div class="wide"><table class="results"><thead>'
-        f'<tr><th rowspan="2">start</th>{head}</tr><tr>{labels}</tr></thead>'
+        f'<tr><th rowspan="2">{corner}</th>{head}</tr><tr>{labels}</tr></thead>'
         f"<tbody>{''.join(body)}</tbody></table></div>"
     )
 
@@ -109,32 +117,38 @@ def _row(group: Group, keys: Sequence[tuple[str, str]], best: dict[tuple[str, st
             continue
         text = f"<b>{figure.text}</b>" if figure.mean == best[key] > 0 else figure.text
         bar = f'class="bar" style="--part:{figure.mean:.1f}%"'
-        coarse = f"<small>R11 {r11.text}, {r11.cliff_text}</small>" if r11 else ""
+        coarse = f"<small>R11 {r11.text}</small><small>{r11.cliff_text}</small>" if r11 else ""
         cells.append(f"<td {bar}>{text}<small>{figure.range_text}</small>{coarse}</td>")
     name = f"{html.escape(group.start)}<small>{html.escape(group.runs_text)}</small>"
     return f"<tr><th>{name}</th>{''.join(cells)}</tr>"
 
 
 def paired_table(runs: Sequence[RunSummary]) -> str:
-    """Return every paired difference (R40, moderate) as HTML, empty where nothing can be paired."""
-    groups, rows = groups_of(runs), []
-    for name, metric in [key for key in metric_keys(runs) if key[1].startswith("3d")]:
-        for pair in paired_differences(groups, name, metric):
-            low_high = "-" if pair.interval is None else "{:+.2f} to {:+.2f}".format(*pair.interval)
-            single = "<small>one pair</small>" if pair.interval is None else ""
-            each = ", ".join(f"{seed}: {value:+.2f}" for seed, value in zip(pair.seeds, pair.differences, strict=True))
-            what = html.escape(f"{pair.after.start} - {pair.before.start}")
-            setting = html.escape(f"{pair.after.experiment}, {percent(pair.after.fraction)}")
-            rows.append(
-                f"<tr><th>{what}<small>{setting}</small></th><td>{html.escape(describe(name, metric))}</td>"
-                f"<td>{pair.mean:+.2f}{single}</td><td>{low_high}</td><td>{each}</td></tr>"
-            )
-    if not rows:
-        return ""
-    return (
-        '<div class="wide"><table><thead><tr><th>difference</th><th>figure</th><th>AP</th><th>95 % interval</th>'
-        f"<th>by label seed</th></tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
-    )
+    """Return paired differences (R40, moderate) as HTML, a row for each start and fraction; empty without any pair."""
+    groups, keys = groups_of(runs), _headline_keys(runs)
+    rows: dict[tuple[str, float | None, str, str], dict[tuple[str, str], Paired]] = {}
+    for key in keys:
+        for pair in paired_differences(groups, *key):
+            after = pair.after
+            rows.setdefault((after.experiment, after.fraction, after.start, pair.before.start), {})[key] = pair
+    body = []
+    for (experiment, fraction, after, before), pairs in sorted(
+        rows.items(), key=lambda row: (row[0][0], row[0][1] or 0)
+    ):
+        num = max(len(pair.differences) for pair in pairs.values())
+        about = f"{experiment}, {percent(fraction)}; {'one pair' if num == 1 else f'{num} pairs'}"
+        cells = "".join(_difference(pairs.get(key)) for key in keys)
+        title = f"{html.escape(f'{after} - {before}')}<small>{html.escape(about)}</small>"
+        body.append(f"<tr><th>{title}</th>{cells}</tr>")
+    return _figure_table("difference", runs, keys, body) if body else ""
+
+
+def _difference(pair: Paired | None) -> str:
+    if pair is None:
+        return "<td>-</td>"
+    each = ", ".join(f"{seed}: {value:+.2f}" for seed, value in zip(pair.seeds, pair.differences, strict=True))
+    interval = "no interval" if pair.interval is None else "{:+.2f} to {:+.2f}".format(*pair.interval)
+    return f'<td title="by label seed: {each}">{pair.mean:+.2f}<small>{interval}</small></td>'
 
 
 def details_table(runs: Sequence[RunSummary]) -> str:

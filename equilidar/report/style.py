@@ -24,7 +24,8 @@ th,td { padding:7px 12px; text-align:right; border-bottom:1px solid var(--line);
 thead th { color:var(--soft); font-weight:600; text-align:center; border-bottom:1px solid var(--line) }
 tbody th, .left td { text-align:left } th small, td small { display:block }
 .setting th { background:var(--wash); color:var(--soft); font-size:14px !important }
-.results tbody th { font-size:16px } .results tbody td { font-size:16px }
+.results tbody th { font-size:16px } .results tbody td { font-size:16px } .results th,.results td { padding:7px 9px }
+.results tbody th small { white-space:normal; max-width:150px }
 .bar { background:linear-gradient(to right,var(--bar) var(--part),transparent var(--part)) no-repeat 0 100%/100% 4px }
 .charts,.pictures { display:grid; grid-template-columns:repeat(auto-fill,minmax(420px,1fr)); gap:16px; margin:12px 0 }
 .charts>*, .pictures>* { background:var(--wash); border-radius:10px; margin:0; padding:8px; max-width:540px }

@@ -41,13 +41,13 @@ def test_one_run_is_called_one_run_and_has_no_deviation(tmp_path: Path) -> None:
         "Pretrained is 1.25 AP above scratch (car, 3D, IoU 0.5, R40, moderate). "
         "One run each: a difference of this kind can be chance."
     ]
-    assert "+1.25 one pair - 0: +1.25" in _text(paired_table(runs))
+    assert "pretrained - scratch quickstart, labels not stated; one pair +1.25 no interval" in _text(paired_table(runs))
 
 
 def test_several_seeds_show_mean_deviation_and_range(tmp_path: Path) -> None:
     runs = _runs(tmp_path, scratch=[40.0, 44.0, 45.0])
     assert groups_of(runs)[0].runs_text == "3 runs, 3 seeds"
-    assert "43.00 ± 2.65 40.00 to 45.00 R11 44.00 ± 2.65, cliff not measured" in _text(result_table(runs))
+    assert "43.00 ± 2.65 40.00 to 45.00 R11 44.00 ± 2.65 cliff not measured" in _text(result_table(runs))
     figure = spread(runs, "car", "3d@0.5")
     assert figure is not None
     assert figure.values == (40, 44, 45)
