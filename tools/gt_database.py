@@ -1,4 +1,4 @@
-"""Build a gt database of one label subset: python tools/gt_database.py dataset=... labels.seed=1 output=FILE."""
+"""Build a gt database of one label subset: python tools/gt_database.py dataset=... labels.seed=1 name=NAME."""
 
 from pathlib import Path
 

@@ -148,7 +148,8 @@ class GtDatabase:
         if not self.path.is_file():
             raise FileNotFoundError(
                 f"no gt database {self.path}: build it from the same labels with python tools/gt_database.py "
-                "dataset=... labels.fraction=... labels.seed=... output=..."
+                "dataset=... name=... labels.fraction=... labels.seed=..., which says where it writes; "
+                "or set gt_sampling.database, or gt_sampling=none"
             )
         try:
             reader = pa.ipc.open_file(pa.memory_map(str(self.path)))

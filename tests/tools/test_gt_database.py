@@ -6,6 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+from hydra import compose, initialize_config_dir
+
 ROOT = Path(__file__).resolve().parents[2]
 DATA = (
     "dataset.sensor.azimuth_steps=360", "dataset.sensor.beam_stride=4",
@@ -29,7 +32,7 @@ def one_line(done: "subprocess.CompletedProcess[str]") -> str:
 
 def test_a_database_is_built_used_and_refused(tmp_path: Path) -> None:
     half = tmp_path / "half.arrow"
-    built = tool("gt_database", *DATA, "labels.fraction=0.5", "labels.seed=1", f"output={half}")
+    built = tool("gt_database", *DATA, "labels.fraction=0.5", "labels.seed=1", "name=half", f"output={half}")
     assert built.returncode == 0, built.stderr
     done = tool("finetune", *TINY, "labels.fraction=0.5", "labels.seed=1", f"gt_sampling.database={half}",
                 f"paths.run={tmp_path / 'run'}")  # fmt: skip
@@ -46,3 +49,11 @@ def test_a_database_is_built_used_and_refused(tmp_path: Path) -> None:
     assert "no gt database" in one_line(missing)
     refused = tool("pretrain", "+experiment=pretrain_tiny", "+gt_sampling=kitti", f"paths.run={tmp_path / 'pretrain'}")
     assert "gt_sampling pastes labelled objects, and pretraining uses no labels" in one_line(refused)
+
+
+@pytest.mark.parametrize("labels", [[], ["labels.fraction=0.05", "labels.seed=2"], ["labels.mode=sequence"]])
+def test_the_experiment_looks_for_the_database_where_the_tool_writes_it(labels: list[str]) -> None:
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        built = compose("gt_database", ["dataset=kitti_object", "name=kitti_train", *labels])
+        used = compose("finetune", ["+experiment=second_kitti", *labels])
+    assert built.output == used.gt_sampling.database
