@@ -12,7 +12,7 @@ _FIRST_CLASSES = ("car", "pedestrian", "cyclist")
 
 
 def metric_keys(runs: Sequence[RunSummary]) -> list[tuple[str, str]]:
-    """Return (class, metric) of all figures: car first, 3D before bird's-eye view, loose overlaps before strict."""
+    """Return (class, metric) of all figures: car first, 3D before bird's-eye view, official overlaps before others."""
     found = dict.fromkeys(
         (name, metric)
         for run in runs
@@ -25,7 +25,7 @@ def metric_keys(runs: Sequence[RunSummary]) -> list[tuple[str, str]]:
         name, metric = key
         kind = metric.partition("@")[0]
         place = _FIRST_CLASSES.index(name) if name in _FIRST_CLASSES else len(_FIRST_CLASSES)
-        return place, ("3d", "bev", "bbox", "aos").index(kind), metric.partition("@")[2] or "official"
+        return place, ("3d", "bev", "bbox", "aos").index(kind), metric.partition("@")[2]
 
     return sorted(found, key=order)
 
