@@ -37,8 +37,8 @@ def main() -> None:
         begin = time.process_time()
         database = GtDatabase(path)
         opened = time.process_time() - begin
-        print(f"{len(database)} objects of {len(train)} sweeps, {path.stat().st_size / 1e6:.1f} MB in one file, opened in "
-              f"{1e3 * opened:.1f} ms")  # fmt: skip
+        size = f"{path.stat().st_size / 1e6:.1f} MB in one file"
+        print(f"{len(database)} objects of {len(train)} sweeps, {size}, opened in {1e3 * opened:.1f} ms")
         paste = GtSampling(train, database=path, counts=COUNTS)
         items = [train[index] for index in range(min(arguments.sweeps, len(train)))]
         paste(items[0], 0)
@@ -47,9 +47,8 @@ def main() -> None:
             num += len(paste(item, seed).boxes) - len(item.boxes)
         spent = (time.process_time() - begin) / len(items)
     points = sum(len(item.sweep.xyz) for item in items) / len(items)
-    print(
-        f"pasting {num / len(items):.1f} objects into {points:,.0f} points: {1e3 * spent:.1f} ms, {1 / spent:.0f} sweeps/s"
-    )
+    rate = f"{1e3 * spent:.1f} ms, {1 / spent:.0f} sweeps/s"
+    print(f"pasting {num / len(items):.1f} objects into {points:,.0f} points: {rate}")
 
 
 if __name__ == "__main__":
