@@ -108,17 +108,29 @@ def groups_of(runs: Sequence[RunSummary]) -> list[Group]:
 def spread(
     runs: Sequence[RunSummary], name: str, metric: str, key: str = "AP_R40", level: int = MODERATE
 ) -> Spread | None:
-    """Return a figure of runs that differ in their seeds; None where one of them does not have it."""
+    """Return a figure of runs that differ in their seeds; None where one of them does not have it.
+
+    The official KITTI tool gives none for a class of which nothing was found: that run counts as 0.
+    """
     values, cliffs = [], []
     for run in runs:
-        entry = (run.figures or {}).get(name, {}).get(metric)
-        if not isinstance(entry, dict) or key not in entry:
+        metrics = (run.figures or {}).get(name, {})
+        entry = metrics.get(metric)
+        if isinstance(entry, dict) and key in entry:
+            values.append(float(entry[key][level]))
+        elif metric in metrics and entry is None and is_of_boxes(metric):
+            values.append(0.0)
+        else:
             return None
-        values.append(float(entry[key][level]))
         sizes = (run.jitter or {}).get(name, {}).get(metric, {}).get(key)
         if sizes is not None:
             cliffs.append(float(sizes[level]))
     return Spread(tuple(values), max(cliffs) if len(cliffs) == len(values) else None) if values else None
+
+
+def is_of_boxes(metric: str) -> bool:
+    """Tell whether a metric has a figure wherever anything of a class was found (aos needs angles, bbox an image)."""
+    return metric.partition("@")[0] in ("3d", "bev")
 
 
 def percent(fraction: float | None) -> str:

@@ -25,7 +25,8 @@ class Paired:
     Attributes:
         before: the first, scratch.
         after: the other.
-        seeds: label seeds (run seeds where labels are not stated) of the pairs.
+        seeds: label seeds of the pairs; run seeds where all runs have the same labels, or do not say which.
+        num_subsets: different label subsets among the pairs; None where runs do not say.
         differences: after minus before, a value for each pair.
         interval: bootstrap interval of the mean; None with a single pair.
     """
@@ -33,6 +34,7 @@ class Paired:
     before: Group
     after: Group
     seeds: tuple[int | None, ...]
+    num_subsets: int | None
     differences: tuple[float, ...]
     interval: tuple[float, float] | None
 
@@ -47,9 +49,18 @@ class Paired:
         if self.interval is None:
             return f"{who}: {self.mean:+.2f} (one pair, no interval: a difference of this kind can be chance)"
         low, high = self.interval
-        few = f"; fewer than {ENOUGH} label subsets carry no claim" if len(self.differences) < ENOUGH else ""
-        num = len(self.differences)
-        return f"{who}: {self.mean:+.2f}, {COVERAGE:.0%} interval {low:+.2f} to {high:+.2f}, {num} pairs{few}"
+        interval = f"{COVERAGE:.0%} interval {low:+.2f} to {high:+.2f}"
+        caution = f"; {self.caution}" if self.caution else ""
+        return f"{who}: {self.mean:+.2f}, {interval}, {len(self.differences)} pairs{caution}"
+
+    @property
+    def caution(self) -> str:
+        """Say that the pairs stand on few label subsets; empty where they are enough."""
+        if self.num_subsets is None:
+            return "which labels the runs had is not stated"
+        if self.num_subsets == 1:
+            return "all on one label subset"
+        return f"fewer than {ENOUGH} label subsets carry no claim" if self.num_subsets < ENOUGH else ""
 
 
 def paired_differences(
@@ -57,7 +68,8 @@ def paired_differences(
 ) -> list[Paired]:
     """Compare every other start with scratch (or, without one, the first) within each experiment and label fraction.
 
-    Several runs of one label seed are averaged before they are paired.
+    Runs are paired by label subset, several runs on one subset being averaged first; where all of them have the same
+    labels, by run seed.
 
     Args:
         groups: as `groups_of` returns them.
@@ -74,15 +86,17 @@ def paired_differences(
     for setting in settings:
         own = [group for group in groups if (group.experiment, group.fraction) == setting]
         first = next((group for group in own if group.start == "scratch"), own[0])
-        before = _by_label_seed(first, name, metric, key, level)
         for other in (group for group in own if group is not first):
-            after = _by_label_seed(other, name, metric, key, level)
+            _check_subsets([*first.runs, *other.runs])
+            subsets = {run.subset_hash for run in (*first.runs, *other.runs)}
+            before, after = (_by_seed(g, len(subsets) > 1, name, metric, key, level) for g in (first, other))
+            if not before.keys() & after.keys() and len(subsets) == 1:
+                before, after = (_by_seed(g, True, name, metric, key, level) for g in (first, other))
             seeds = [seed for seed in before if seed in after]
-            for seed in seeds:
-                _check_subsets(seed, [*before[seed][0], *after[seed][0]])
-            differences = [after[seed][1] - before[seed][1] for seed in seeds]
+            differences = tuple(after[seed] - before[seed] for seed in seeds)
             if differences:
-                result.append(Paired(first, other, tuple(seeds), tuple(differences), bootstrap_interval(differences)))
+                num = None if None in subsets else len(seeds) if len(subsets) > 1 else 1
+                result.append(Paired(first, other, tuple(seeds), num, differences, bootstrap_interval(differences)))
     return result
 
 
@@ -96,21 +110,25 @@ def bootstrap_interval(differences: Sequence[float], seed: int = 0) -> tuple[flo
     return float(low), float(high)
 
 
-def _by_label_seed(
-    group: Group, name: str, metric: str, key: str, level: int
-) -> dict[int | None, tuple[list[RunSummary], float]]:
+def _by_seed(group: Group, by_labels: bool, name: str, metric: str, key: str, level: int) -> dict[int | None, float]:
+    """Return the mean figure of the runs of each label seed (the lowest of those that drew the same), or run seed."""
+    first_seed: dict[str | None, int | None] = {}
     members: dict[int | None, list[RunSummary]] = {}
-    for run in group.runs:
-        members.setdefault(run.seed if run.label_seed is None else run.label_seed, []).append(run)
-    figures = {seed: (runs, spread(runs, name, metric, key, level)) for seed, runs in members.items()}
-    return {seed: (runs, figure.mean) for seed, (runs, figure) in sorted(figures.items(), key=str) if figure}
+    for run in sorted(group.runs, key=lambda run: (run.label_seed or 0, run.seed or 0)):
+        seed = first_seed.setdefault(run.subset_hash, run.label_seed) if by_labels else run.seed
+        members.setdefault(seed, []).append(run)
+    figures = {seed: spread(runs, name, metric, key, level) for seed, runs in members.items()}
+    return {seed: figure.mean for seed, figure in figures.items() if figure}
 
 
-def _check_subsets(seed: int | None, runs: Sequence[RunSummary]) -> None:
-    hashes = {run.subset_hash: run for run in runs}
-    if len(hashes) > 1:
-        (a, first), (b, second) = list(hashes.items())[:2]
-        raise ValueError(
-            f"{first.folder} and {second.folder} both say label seed {seed}, but were trained on subsets {a} and {b}: "
-            "they are no pair"
-        )
+def _check_subsets(runs: Sequence[RunSummary]) -> None:
+    first: dict[int, RunSummary] = {}
+    for run in runs:
+        if run.label_seed is None:
+            continue
+        other = first.setdefault(run.label_seed, run)
+        if other.subset_hash != run.subset_hash:
+            raise ValueError(
+                f"{other.folder} and {run.folder} both say label seed {run.label_seed}, but were trained on subsets "
+                f"{other.subset_hash} and {run.subset_hash}: they are no pair"
+            )

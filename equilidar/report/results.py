@@ -3,8 +3,8 @@
 import html
 from collections.abc import Sequence
 
-from equilidar.report.groups import MODERATE, Group, groups_of, percent, spread
-from equilidar.report.paired import ENOUGH, Paired, paired_differences
+from equilidar.report.groups import MODERATE, Group, groups_of, is_of_boxes, percent, spread
+from equilidar.report.paired import Paired, paired_differences
 from equilidar.report.run_summary import RunSummary
 
 LEVELS = ("easy", "moderate", "hard")
@@ -18,7 +18,7 @@ def metric_keys(runs: Sequence[RunSummary]) -> list[tuple[str, str]]:
         for run in runs
         for name, metrics in (run.figures or {}).items()
         for metric, values in metrics.items()
-        if isinstance(values, dict) and "AP_R40" in values
+        if (isinstance(values, dict) and "AP_R40" in values) or (values is None and is_of_boxes(metric))
     )
 
     def order(key: tuple[str, str]) -> tuple[int, int, str]:
@@ -60,7 +60,7 @@ def _sentence(pair: Paired, figure: str, several: bool) -> str:
     if pair.interval is None:
         return f"{what}. One run each: a difference of this kind can be chance."
     low, high = pair.interval
-    caution = f" Fewer than {ENOUGH} label subsets carry no claim." if num < ENOUGH else ""
+    caution = f" {pair.caution.capitalize()}." if pair.caution else ""
     return f"{what} on average over {num} pairs, 95 % interval {low:+.2f} to {high:+.2f}.{caution}"
 
 

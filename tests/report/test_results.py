@@ -1,5 +1,6 @@
 """What the tables say: as it is, with the seeds that it stands on."""
 
+import json
 import re
 from pathlib import Path
 
@@ -59,7 +60,7 @@ def test_a_worse_pretrained_row_is_shown_as_it_is(tmp_path: Path) -> None:
     assert sentence.startswith(
         "Pretrained is 2.50 AP below scratch (car, 3D, IoU 0.5, R40, moderate) on average over 2"
     )
-    assert sentence.endswith("Fewer than 5 label subsets carry no claim.")
+    assert sentence.endswith("Which labels the runs had is not stated.")
     table = result_table(runs)
     assert "<b>41.00 ± 1.41</b>" in table
     assert "38.50 ± 0.00" in table
@@ -74,9 +75,25 @@ def test_without_both_rows_nothing_is_compared(tmp_path: Path) -> None:
 def test_a_figure_that_a_run_does_not_have_is_a_dash(tmp_path: Path) -> None:
     runs = _runs(tmp_path, scratch=[40.0], pretrained=[41.0])
     assert runs[1].figures is not None
-    runs[1].figures["car"]["3d@0.7"] = None
+    del runs[1].figures["car"]["3d@0.7"]
     assert "cliff not measured -" in _text(result_table(runs))
     assert spread(runs[1:], "car", "3d@0.7") is None
+
+
+def test_nothing_found_of_a_class_counts_as_nothing(tmp_path: Path) -> None:
+    runs = _runs(tmp_path, scratch=[40.0, 42.0])
+    assert runs[1].figures is not None
+    runs[1].figures["car"]["3d@0.5"] = None
+    figure = spread(runs, "car", "3d@0.5")
+    assert figure is not None and figure.values == (40.0, 0.0)
+    runs[1].figures["car"]["aos"] = None  # no angles were given
+    assert spread(runs[1:], "car", "aos") is None
+    nothing = {
+        name: dict.fromkeys(own, None) | {"num_ground_truth": [1, 2, 3]} for name, own in runs[1].figures.items()
+    }
+    (runs[1].folder / "metrics.json").write_text(json.dumps(nothing))
+    (group,) = groups_of([RunSummary.read(runs[1].folder)])
+    assert "0.00" in _text(result_table(group.runs))
 
 
 def test_details_hold_both_averages_at_all_levels(tmp_path: Path) -> None:

@@ -92,6 +92,27 @@ def test_several_runs_of_a_label_seed_are_averaged_first(tmp_path: Path) -> None
     assert pair.differences == (3.0,)
 
 
+def test_one_label_subset_is_called_one_whatever_the_seeds(tmp_path: Path) -> None:
+    for seed in range(3):
+        for init, ap in (("scratch", 40.0 + seed), ("pretrained", 42.0)):
+            labels = {"fraction": 1.0, "seed": seed, "hash": "ab"}  # all labels: every seed draws the same
+            write_run(tmp_path / f"{init}{seed}", command="finetune", seed=seed, init=init, ap=ap, labels=labels)
+    groups = groups_of([RunSummary.read(path) for path in find_runs(tmp_path)])
+    (pair,) = paired_differences(groups, "car", "3d@0.5")
+    assert (pair.seeds, pair.num_subsets, pair.differences) == ((0, 1, 2), 1, (2.0, 1.0, 0.0))
+    assert pair.text.endswith("3 pairs; all on one label subset")
+
+
+def test_label_seeds_that_drew_the_same_are_one_pair(tmp_path: Path) -> None:
+    for seed, digest in enumerate(("ab", "ab", "cd")):
+        for init, ap in (("scratch", 40.0), ("pretrained", 41.0 + seed)):
+            labels = {"fraction": 0.1, "seed": seed, "hash": digest}
+            write_run(tmp_path / f"{init}{seed}", command="finetune", init=init, ap=ap, labels=labels)
+    groups = groups_of([RunSummary.read(path) for path in find_runs(tmp_path)])
+    (pair,) = paired_differences(groups, "car", "3d@0.5")
+    assert (pair.seeds, pair.num_subsets, pair.differences) == ((0, 2), 2, (1.5, 3.0))
+
+
 def test_one_label_seed_on_two_subsets_is_no_pair(tmp_path: Path) -> None:
     for init, digest in (("scratch", "ab"), ("pretrained", "cd")):
         labels = {"fraction": 0.1, "seed": 0, "hash": digest}
