@@ -44,10 +44,9 @@ format: setup ## Format the code
 doctor: setup ## Say what is installed and usable here, and what to do about the rest
 	$(BIN)/python tools/doctor.py
 
-bench: setup ## Print sweeps/s of the simulator and of gt sampling, and the time of the evaluator
+bench: setup ## Print sweeps/s of the simulator and the time of the evaluator
 	$(BIN)/python benchmarks/simulator.py
 	$(BIN)/python benchmarks/kitti_evaluator.py
-	$(BIN)/python benchmarks/gt_sampling.py
 
 gpu-check: setup ## Run what needs a GPU
 	$(BIN)/python -m pytest -m gpu
