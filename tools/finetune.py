@@ -31,14 +31,15 @@ def main(cfg: DictConfig) -> None:
     backbone = parts["backbone"](in_channels=3 + len(train.contract.channels))
     detector = parts["detector"](backbone=backbone, class_names=train.class_names)
     scorer = scorer_for(validation, detector.classes, backbone.grid)
+    paste = parts["gt_sampling"](train)
     how = {"optimizer": parts["optimizer"], "schedule": parts["schedule"], "frozen": cfg.init.mode == "frozen"}
     module = FinetuneModule(detector, parts["augment"], scorer, **how)
     with open_run(cfg, "finetune") as run:
-        weights = (
-            "" if cfg.init.mode == "scratch" else load_backbone(cfg.init.path, backbone, train.contract).content_hash
-        )
+        scratch = cfg.init.mode == "scratch"
+        weights = "" if scratch else load_backbone(cfg.init.path, backbone, train.contract).content_hash
         data = {"train": train.provenance(), "validation": validation.provenance()}
-        provenance = record(run, data, init=cfg.init.mode, backbone_hash=weights)
+        pasted = None if paste is None else paste.provenance()
+        provenance = record(run, data, init=cfg.init.mode, backbone_hash=weights, gt_sampling=pasted)
         config = {name: OmegaConf.to_container(cfg[name], resolve=True) for name in ("grid", "backbone", "detector")}
         about = {"class_names": train.class_names, "contract": train.contract, "provenance": provenance}
         best = KeepBest(run, partial(save_detector, detector=detector, config=config, **about), validation)
@@ -48,12 +49,8 @@ def main(cfg: DictConfig) -> None:
         trainer = parts["trainer"](
             run=run, loggers=loggers, callbacks=[callbacks["progress"], watch, best, callbacks["save"](run)]
         )
-        fit(
-            trainer,
-            module,
-            SweepLoaders(train, "labelled", seed=cfg.seed, validation=validation, **parts["loader"]),
-            run,
-        )
+        loading = {"seed": cfg.seed, "validation": validation, "transform": paste, **parts["loader"]}
+        fit(trainer, module, SweepLoaders(train, "labelled", **loading), run)
         finish(trainer, run, {"best_headline": best.best, "best_step": best.best_step})
 
 

@@ -3,9 +3,10 @@
 from omegaconf import DictConfig
 
 from equilidar.training.cli import entry_point, open_run
+from equilidar.training.label_free import refuse_labels
 
 
-@entry_point("pretrain")
+@entry_point("pretrain", check=refuse_labels)
 def main(cfg: DictConfig) -> None:
     """Build the parts, fit, save the backbone."""
     # Imported here: a typo in an override is answered before torch is loaded.

@@ -4,6 +4,7 @@ Pretraining on a drive that holds validation frames lets the network see the ver
 """
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,35 +16,51 @@ _LOG = logging.getLogger(__name__)
 
 
 def read_devkit_mapping(folder: Path, validation_list: Path) -> frozenset[str]:
-    """Return the drives that hold frames of a detection split, from the object development kit's `mapping/` folder.
-
-    `train_rand.txt` is one comma-separated line: entry i is the 1-based line of `train_mapping.txt` for detection frame
-    i; that line is "date drive frame".
+    """Return the drives that hold frames of a detection split.
 
     Args:
-        folder: holds both files.
+        folder: `mapping/` of the object development kit; see `frame_drives`.
         validation_list: frame numbers, one a line (ImageSets/val.txt).
 
     Raises:
         FileNotFoundError: one of the files does not exist.
         ValueError: the files do not fit one another.
     """
+    if not validation_list.is_file():
+        raise FileNotFoundError(f"no {validation_list}: needed to tell which drives hold validation frames")
+    return frozenset(frame_drives(folder, validation_list.read_text().split()))
+
+
+def frame_drives(folder: Path, frames: Sequence[str]) -> list[str]:
+    """Return the raw drive of each detection frame, from the object development kit's `mapping/` folder.
+
+    `train_rand.txt` is one comma-separated line: entry i is the 1-based line of `train_mapping.txt` for detection frame
+    i; that line is "date drive frame".
+
+    Args:
+        folder: holds both files.
+        frames: numbers of training frames.
+
+    Raises:
+        FileNotFoundError: one of the files does not exist.
+        ValueError: the files do not fit one another, or do not know a frame.
+    """
     mapping, rand = folder / "train_mapping.txt", folder / "train_rand.txt"
-    for path in (mapping, rand, validation_list):
+    for path in (mapping, rand):
         if not path.is_file():
-            raise FileNotFoundError(f"no {path}: needed to tell which drives hold validation frames")
+            raise FileNotFoundError(f"no {path}: needed to tell which drive a detection frame is from")
     lines = mapping.read_text().splitlines()
     order = [int(entry) for entry in rand.read_text().split(",") if entry.strip()]
-    drives = set()
-    for frame in validation_list.read_text().split():
+    drives: list[str] = []
+    for frame in frames:
         try:
             drive = drive_of(lines[order[int(frame)] - 1])
         except (IndexError, ValueError) as error:
-            raise ValueError(f"{folder}: no entry for frame {frame} of {validation_list} ({error})") from error
+            raise ValueError(f"{folder}: no entry for frame {frame} ({error})") from error
         if drive is None:
             raise ValueError(f"{mapping}: line {order[int(frame)]} names no drive")
-        drives.add(drive)
-    return frozenset(drives)
+        drives.append(drive)
+    return drives
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from jaxtyping import Int64
+
 from equilidar.data.kitti_calibration import KittiCalibration, read_calibration, read_png_size
 from equilidar.data.kitti_labels import KittiObjects
 from equilidar.data.listing import files_hash
@@ -63,7 +66,10 @@ class KittiFrames:
         sweep = self.sweep(index)
         if self.frames[index].labels is None:
             return LabelledSweep(sweep, Boxes3D.empty())
-        return LabelledSweep(sweep, self.objects(index).boxes(self.calibration(index), self.class_names))
+        objects, calibration = self.objects(index), self.calibration(index)
+        others = tuple(dict.fromkeys(name for name in objects.types if name not in (*self.class_names, "DontCare")))
+        obstacles = objects.boxes(calibration, others) if others else None
+        return LabelledSweep(sweep, objects.boxes(calibration, self.class_names), obstacles)
 
     def sweep(self, index: int) -> Sweep:
         """Return sweep `index`, cut to the image if that is set."""
@@ -88,6 +94,12 @@ class KittiFrames:
         if path is None:
             raise FileNotFoundError(f"{self.keys[index]} has no labels: it is a testing frame")
         return KittiObjects.read(path)
+
+    def difficulties(self, index: int) -> Int64[torch.Tensor, " M"]:
+        """Return 0 easy, 1 moderate, 2 hard, 3 too hard to count, for each box of sweep `index`."""
+        objects = self.objects(index)
+        kept = [row for row, name in enumerate(objects.types) if name in self.class_names]
+        return torch.from_numpy(objects.difficulties()[kept])
 
     def image_size(self, index: int) -> tuple[int, int]:
         """Return (width, height) of image 2: of the file if there is one, else by the calibration."""

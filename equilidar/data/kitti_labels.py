@@ -13,6 +13,8 @@ from equilidar.structures.boxes import wrap_angle
 
 CLASS_NAMES = ("Car", "Pedestrian", "Cyclist")
 NUM_COLUMNS = 15
+# Easy, moderate, hard: least height in the image (pixels), most occlusion, most truncation.
+_LIMITS = ((40, 0, 0.15), (25, 1, 0.30), (25, 2, 0.50))
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,15 @@ class KittiObjects:
             table[:, 10:13],
             table[:, 13],
         )
+
+    def difficulties(self) -> NDArray[np.int64]:
+        """Return (M,) 0 easy, 1 moderate, 2 hard, 3 too hard to count: the official limits of height, occlusion and
+        truncation, as in the development kit (an object as high as a limit is below it)."""
+        height = self.image_box[:, 3] - self.image_box[:, 1]
+        result = np.full(len(self), len(_LIMITS), dtype=np.int64)
+        for level, (low, occluded, truncated) in reversed(list(enumerate(_LIMITS))):
+            result[(height > low) & (self.occluded <= occluded) & (self.truncated <= truncated)] = level
+        return result
 
     def boxes(self, calibration: KittiCalibration, class_names: tuple[str, ...]) -> Boxes3D:
         """Return the objects of `class_names` as boxes in the velodyne frame; all others are dropped, DontCare too.

@@ -1,5 +1,6 @@
 """From dataset to batches: workers only read and concatenate; faulty samples are reported, not fatal."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
@@ -16,6 +17,9 @@ from equilidar.structures import LabelledBatch, LabelledSweep, Sweep, SweepPair,
 from equilidar.structures.moving import Movable
 
 Kind = Literal["pairs", "labelled"]
+
+Transform = Callable[[LabelledSweep, int], LabelledSweep]
+"""What a worker does to a labelled sweep, given the sample's own seed."""
 
 B = TypeVar("B", SweepPairBatch, LabelledBatch)
 
@@ -56,8 +60,8 @@ class LoadedSample:
 class RequestedSamples(Dataset):
     """Answers `SampleRequest`s from a dataset: a sample, a fault record, or None for padding."""
 
-    def __init__(self, dataset: PairDataset | LabelledDataset) -> None:
-        self.dataset = dataset
+    def __init__(self, dataset: PairDataset | LabelledDataset, transform: Transform | None = None) -> None:
+        self.dataset, self.transform = dataset, transform
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -66,9 +70,12 @@ class RequestedSamples(Dataset):
         if request.padding:
             return None
         try:
-            return LoadedSample(self.dataset[request.index], request.seed)
+            item = self.dataset[request.index]
         except FaultySweepError as error:
             return Fault(self.dataset.keys[request.index], str(error))
+        if self.transform is not None and isinstance(item, LabelledSweep):
+            item = self.transform(item, request.seed)
+        return LoadedSample(item, request.seed)
 
 
 def collate_pairs(samples: list[LoadedSample | Fault | None]) -> LoadedBatch[SweepPairBatch]:
@@ -120,6 +127,7 @@ def make_loader(
     pin_memory: bool = False,
     persistent_workers: bool = False,
     prefetch_factor: int | None = None,
+    transform: Transform | None = None,
 ) -> StatefulDataLoader:
     """Return a loader of `LoadedBatch`es that resumes in mid-epoch with identical batches.
 
@@ -140,15 +148,18 @@ def make_loader(
         pin_memory: put batches into page-locked memory.
         persistent_workers: keep the workers between epochs.
         prefetch_factor: batches that each worker reads ahead.
+        transform: done to each labelled sweep where it is read (gt sampling).
 
     Raises:
-        ValueError: the sampler's settings do not fit.
+        ValueError: the sampler's settings do not fit, or pairs are to be transformed.
     """
+    if transform is not None and kind != "labelled":
+        raise ValueError("transform is for labelled sweeps; pairs are read as they are")
     sampler = SeededSampler(
         len(dataset), batch_size, seed, rank=rank, world_size=world_size, shuffle=shuffle, drop_last=drop_last
     )
     return StatefulDataLoader(
-        RequestedSamples(dataset),
+        RequestedSamples(dataset, transform),
         batch_size=batch_size,
         sampler=sampler,
         num_workers=num_workers,

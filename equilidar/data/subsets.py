@@ -1,80 +1,16 @@
-"""Label fractions: nested, seeded subsets of a labelled dataset, with a hash of what they hold."""
+"""The part of a labelled dataset that keeps its labels."""
 
-import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import logging
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from equilidar.data.atomic_file import atomic_file
-from equilidar.data.listing import content_hash
 from equilidar.data.protocols import LabelledDataset, provenance_of
+from equilidar.data.sequences import sequences_of
+from equilidar.data.subset_draw import label_subset
+from equilidar.data.subset_lists import check_against
 from equilidar.structures import LabelledSweep, SensorContract
 
-
-@dataclass(frozen=True)
-class Subset:
-    """Which sweeps keep their labels.
-
-    Attributes:
-        keys: in the order of the full list.
-        hash: of the sorted keys; whatever is built from the labels (a gt-sampling database) carries the same one.
-        fraction: of the full list.
-        seed: of the draw.
-    """
-
-    keys: tuple[str, ...]
-    hash: str
-    fraction: float
-    seed: int
-
-    def save(self, path: Path) -> None:
-        """Write the list as JSON, atomically."""
-        with atomic_file(path) as file:
-            file.write(json.dumps(asdict(self), indent=1).encode())
-
-    @classmethod
-    def load(cls, path: Path) -> "Subset":
-        """Read a list that `save` wrote.
-
-        Raises:
-            FileNotFoundError: no such file.
-            ValueError: the hash does not fit the keys: the file was edited.
-        """
-        if not path.is_file():
-            raise FileNotFoundError(f"no label subset {path}")
-        content = json.loads(path.read_text())
-        subset = cls(tuple(content["keys"]), content["hash"], content["fraction"], content["seed"])
-        if subset.hash != content_hash(sorted(subset.keys)):
-            raise ValueError(f"{path}: hash {subset.hash} is not that of its keys; the list was edited")
-        return subset
-
-
-def label_subset(keys: Sequence[str], fraction: float, seed: int) -> Subset:
-    """Draw round(fraction * len(keys)) keys, at least one.
-
-    The keys are put into one seeded order and its beginning is taken: for one seed 5 % lie inside 10 % inside 20 %. The
-    draw depends on the set of keys, not on their order.
-
-    Args:
-        keys: names of all labelled sweeps, each once.
-        fraction: in (0, 1].
-        seed: of the draw.
-
-    Raises:
-        ValueError: the fraction is out of range, there are no keys, or one is twice in the list.
-    """
-    if not 0 < fraction <= 1:
-        raise ValueError(f"labels.fraction must lie in (0, 1], got {fraction}")
-    ordered = sorted(keys)
-    if not ordered or len(set(ordered)) != len(ordered):
-        raise ValueError(f"label subset: {len(ordered)} keys, {len(ordered) - len(set(ordered))} of them repeated")
-    count = max(1, round(fraction * len(ordered)))
-    drawn = np.random.default_rng(seed).permutation(len(ordered))[:count]
-    chosen = {ordered[i] for i in drawn}
-    return Subset(tuple(key for key in keys if key in chosen), content_hash(sorted(chosen)), fraction, seed)
+_LOG = logging.getLogger(__name__)
 
 
 class LabelledSubset:
@@ -82,20 +18,52 @@ class LabelledSubset:
 
     Attributes:
         subset: the draw.
+        listed: name of the published lists that the draw was checked against, None where there are none.
         dataset: the whole.
         indices: row of each sweep in the whole.
     """
 
-    def __init__(self, dataset: LabelledDataset, fraction: float = 1.0, seed: int = 0) -> None:
-        """Draw the subset; see `label_subset`."""
+    def __init__(
+        self,
+        dataset: LabelledDataset,
+        fraction: float = 1.0,
+        seed: int = 0,
+        *,
+        mode: str = "frame",
+        sequences: str | Path | None = None,
+        lists: str | Path = "auto",
+    ) -> None:
+        """Draw the subset, and compare it with the published one; see `label_subset`.
+
+        Args:
+            dataset: the whole.
+            fraction: in (0, 1].
+            seed: of the draw.
+            mode: draw frames or whole sequences.
+            sequences: file or folder that tells sequences apart where keys do not; see `sequences_of`.
+            lists: "auto" compares with those published lists that were made from the same index, if there are any; a
+                name or path of lists demands that the dataset is theirs.
+
+        Raises:
+            ValueError: arguments are out of range, or the draw is not what the lists say; both hashes are named.
+        """
+        if mode not in ("frame", "sequence"):
+            raise ValueError(f"labels.mode must be frame or sequence, got {mode!r}")
+        of_keys = sequences_of(dataset.keys, sequences) if mode == "sequence" else None
         self.dataset = dataset
-        self.subset = label_subset(dataset.keys, fraction, seed)
+        self.subset = label_subset(dataset.keys, fraction, seed, of_keys)
+        self.listed = check_against(str(lists), self.subset, dataset.keys, of_keys)
         chosen = set(self.subset.keys)
         self.indices = [i for i, key in enumerate(dataset.keys) if key in chosen]
         self.name: str = dataset.name
         self.class_names: tuple[str, ...] = dataset.class_names
         self.contract: SensorContract = dataset.contract
         self.keys = list(self.subset.keys)
+        checked = f"as published in {self.listed}" if self.listed else "no published list of this index"
+        _LOG.info(
+            "labels: %d of %d sweeps (fraction %g, seed %d, by %s), hash %s, %s",
+            len(self), len(dataset), fraction, seed, mode, self.subset.hash, checked,
+        )  # fmt: skip
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -105,5 +73,5 @@ class LabelledSubset:
 
     def provenance(self) -> dict[str, Any]:
         """Return what identifies the data, the subset included."""
-        subset = {"fraction": self.subset.fraction, "seed": self.subset.seed, "hash": self.subset.hash}
-        return {**provenance_of(self.dataset), "num_samples": len(self), "labels": subset}
+        labels = {**self.subset.identity(), "list": self.listed}
+        return {**provenance_of(self.dataset), "num_samples": len(self), "labels": labels}

@@ -11,7 +11,7 @@ from jaxtyping import Float64
 from equilidar.report.run_summary import Series
 
 WIDTH, HEIGHT = 500, 250
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56.0, 14.0, 34.0, 34.0
+LEFT, RIGHT, TOP, BOTTOM = 56.0, 14.0, 34.0, 34.0
 _MAX_POINTS = 300
 
 
@@ -34,18 +34,18 @@ def line_chart(title: str, lines: Sequence[Line], reference: tuple[str, float] |
     """
     drawn = [(line, thin(line.series)) for line in lines if len(line.series.steps)]
     values = np.concatenate([series.values for _, series in drawn] + [np.array([reference[1]] if reference else [])])
-    x = _Axis(0.0, max(float(series.steps[-1]) for _, series in drawn), _LEFT, WIDTH - _RIGHT)
-    y = _Axis(*_padded(values), HEIGHT - _BOTTOM, _TOP)
+    x = Axis(0.0, max(float(series.steps[-1]) for _, series in drawn), LEFT, WIDTH - RIGHT)
+    y = Axis(*padded(values), HEIGHT - BOTTOM, TOP)
     parts = [
         f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(title)}">',
-        f'<text class="title" x="{_LEFT}" y="18">{html.escape(title)}</text>',
+        f'<text class="title" x="{LEFT}" y="18">{html.escape(title)}</text>',
         *_grid(x, y),
     ]
     if reference:
         at = y.place(reference[1])
-        parts.append(f'<line class="reference" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>')
+        parts.append(f'<line class="reference" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>')
         parts.append(
-            f'<text class="tick" x="{WIDTH - _RIGHT}" y="{at - 4:.1f}" text-anchor="end">{html.escape(reference[0])}'
+            f'<text class="tick" x="{WIDTH - RIGHT}" y="{at - 4:.1f}" text-anchor="end">{html.escape(reference[0])}'
             "</text>"
         )
     for line, series in drawn:
@@ -74,13 +74,16 @@ def thin(series: Series, most: int = _MAX_POINTS) -> Series:
 
 
 @dataclass(frozen=True, slots=True)
-class _Axis:
+class Axis:
+    """Where values from `low` to `high` lie between `start` and `end` of a chart."""
+
     low: float
     high: float
     start: float
     end: float
 
     def place(self, value: float) -> float:
+        """Return the coordinate of a value."""
         return self.start + (value - self.low) / (self.high - self.low or 1) * (self.end - self.start)
 
     def ticks(self, about: int = 5) -> Float64[np.ndarray, " N"]:
@@ -91,7 +94,8 @@ class _Axis:
         return np.arange(math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9) + 1) * step
 
 
-def _padded(values: Float64[np.ndarray, " N"]) -> tuple[float, float]:
+def padded(values: Float64[np.ndarray, " N"]) -> tuple[float, float]:
+    """Return the range that an axis should show."""
     low, high = float(values.min()), float(values.max())
     if low >= 0 and low < 0.5 * high:
         low = 0.0
@@ -99,14 +103,20 @@ def _padded(values: Float64[np.ndarray, " N"]) -> tuple[float, float]:
     return (low if low == 0 else low - margin), high + margin
 
 
-def _grid(x: _Axis, y: _Axis) -> list[str]:
+def rows_of_grid(y: Axis) -> list[str]:
+    """Return the horizontal lines with their numbers."""
     parts = []
     for tick in y.ticks():
         at = y.place(float(tick))
-        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>')
-        parts.append(f'<text class="tick" x="{_LEFT - 7}" y="{at + 4:.1f}" text-anchor="end">{tick:.4g}</text>')
+        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>')
+        parts.append(f'<text class="tick" x="{LEFT - 7}" y="{at + 4:.1f}" text-anchor="end">{tick:.4g}</text>')
+    return parts
+
+
+def _grid(x: Axis, y: Axis) -> list[str]:
+    parts = rows_of_grid(y)
     for tick in x.ticks():
         at = x.place(float(tick))
         parts.append(f'<text class="tick" x="{at:.1f}" y="{HEIGHT - 14}" text-anchor="middle">{tick:,.10g}</text>')
-    parts.append(f'<text class="tick" x="{WIDTH - _RIGHT}" y="{HEIGHT - 1}" text-anchor="end">step</text>')
+    parts.append(f'<text class="tick" x="{WIDTH - RIGHT}" y="{HEIGHT - 1}" text-anchor="end">step</text>')
     return parts

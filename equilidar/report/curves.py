@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 
 from equilidar.report.charts import Line, line_chart
+from equilidar.report.groups import percent
 from equilidar.report.run_summary import RunSummary, setting
 from equilidar.report.style import COLORS
 
@@ -49,14 +50,15 @@ def curves_html(runs: Sequence[RunSummary]) -> str:
         for title, charts in sections(own, shade):
             first, more = charts[:_SHOWN_AT_ONCE], charts[_SHOWN_AT_ONCE:]
             heading = html.escape(f"{_COMMANDS.get(command, command)}: {title}")
-            parts.append(f'<h2>{heading}</h2>{_legend(own, shade)}<div class="charts">{"".join(first)}</div>')
+            parts.append(f'<h2>{heading}</h2>{legend(own, shade)}<div class="charts">{"".join(first)}</div>')
             if more:
                 folded = f'<div class="charts">{"".join(more)}</div>'
                 parts.append(f"<details><summary>{len(more)} more</summary>{folded}</details>")
     return "".join(parts)
 
 
-def _legend(runs: Sequence[RunSummary], shade: dict[str, str]) -> str:
+def legend(runs: Sequence[RunSummary], shade: dict[str, str]) -> str:
+    """Return the labels with their colors as HTML."""
     entries = [
         f'<span><i class="{shade[label]}"></i>{html.escape(label)}</span>'
         for label in dict.fromkeys(run.label for run in runs)
@@ -77,7 +79,11 @@ def _chance(runs: Sequence[RunSummary]) -> tuple[str, float] | None:
 
 
 def _line_name(run: RunSummary) -> str:
-    return run.label if run.seed is None else f"{run.label}, seed {run.seed}"
+    parts = [run.label]
+    if run.command == "finetune" and run.fraction is not None:
+        parts.append(percent(run.fraction))
+        parts += [] if run.label_seed is None else [f"label seed {run.label_seed}"]
+    return ", ".join(parts if run.seed is None else [*parts, f"seed {run.seed}"])
 
 
 def _importance(name: str) -> tuple[int, str]:

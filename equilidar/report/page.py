@@ -6,12 +6,23 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from equilidar.report.curves import curves_html
+from equilidar.report.fraction_chart import fraction_charts
 from equilidar.report.origin import origin_html
-from equilidar.report.results import details_table, evaluated, result_table, verdict
+from equilidar.report.results import details_table, paired_table, result_table, verdict
 from equilidar.report.run_summary import RunSummary
 from equilidar.report.style import CSS
 
 _PICTURE_BYTES = 2_000_000
+_HOW_TO_READ = (
+    "Where a row stands on several runs: mean ± standard deviation, below it lowest to highest. A single run is shown "
+    "by itself. R11 is the mean over 11 recall positions; its cliff is how far it moves where the same detections get "
+    "slightly other scores: smaller differences in R11 say nothing. With fewer than 41 objects even a perfect detector "
+    "stays below 100."
+)
+_HOW_PAIRED = (
+    "Runs on one label subset are compared with one another; below each difference its 95 % interval, a bootstrap "
+    "over label subsets. Fewer than five subsets carry no claim."
+)
 
 
 def write_report(
@@ -23,7 +34,7 @@ def write_report(
 
     Args:
         path: the HTML file.
-        runs: finished runs; those of one label are averaged in the result table.
+        runs: finished runs; those that differ in their seeds alone are one row of the result table.
         title: of the page.
         notes: paragraphs of plain text below the results (data, hardware, what was seeded).
 
@@ -58,17 +69,17 @@ def _what(runs: Sequence[RunSummary]) -> str:
 
 
 def _results(runs: Sequence[RunSummary]) -> str:
-    rows = evaluated(runs)
-    if not rows:
+    if all(run.figures is None for run in runs):
         return "<p>None of these runs was evaluated.</p>"
-    sentence = verdict(rows)
+    paired = paired_table(runs)
     return (
-        (f'<p class="verdict">{html.escape(sentence)}</p>' if sentence else "")
+        "".join(f'<p class="verdict">{html.escape(sentence)}</p>' for sentence in verdict(runs))
         + "<h2>Average precision in percent, R40, moderate</h2>"
         + result_table(runs)
-        + '<p class="soft">Where a row stands on several seeds: the mean, below it lowest to highest. With fewer than '
-        "41 objects even a perfect detector stays below 100.</p>"
-        f"<details><summary>All difficulties and metrics, R40 and R11</summary>{details_table(runs)}</details>"
+        + f'<p class="soft">{_HOW_TO_READ}</p>'
+        + fraction_charts(runs)
+        + (f'<h2>Differences on the same labels</h2>{paired}<p class="soft">{_HOW_PAIRED}</p>' if paired else "")
+        + f"<details><summary>All difficulties and metrics, R40 and R11</summary>{details_table(runs)}</details>"
     )
 
 

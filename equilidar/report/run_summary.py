@@ -45,6 +45,8 @@ class RunSummary:
         series: logged quantities by column name.
         provenance: what the run recorded of its origin.
         pictures: PNG files.
+        jitter: {class: {metric: {"AP_R40": [easy, moderate, hard], "AP_R11": [...]}}}, how far figures spread where the
+            same detections get slightly other scores; None where that was not measured.
     """
 
     folder: Path
@@ -55,11 +57,12 @@ class RunSummary:
     series: dict[str, Series]
     provenance: dict[str, Any]
     pictures: tuple[Path, ...] = field(default=())
+    jitter: dict[str, dict[str, Any]] | None = None
 
     @classmethod
     def read(cls, folder: str | Path, label: str | None = None) -> "RunSummary":
-        """Read a run directory: metrics.csv and provenance.json, and where there are any metrics.json (figures) and
-        pictures/*.png.
+        """Read a run directory: metrics.csv and provenance.json, and where there are any metrics.json (figures),
+        score_jitter.json and pictures/*.png.
 
         Args:
             folder: the run directory.
@@ -84,7 +87,32 @@ class RunSummary:
             read_series(folder),
             provenance,
             tuple(sorted((folder / "pictures").glob("*.png"))),
+            _read_jitter(folder),
         )
+
+    @property
+    def experiment(self) -> str:
+        """Name of the experiment that was run."""
+        return str(_at(self.provenance, "identity", "experiment") or "unknown")
+
+    @property
+    def fraction(self) -> float | None:
+        """Part of the training sweeps that kept their labels, None where the run does not say."""
+        value = self._labels("fraction")
+        return float(value) if isinstance(value, int | float) else None
+
+    @property
+    def label_seed(self) -> int | None:
+        """Seed of the label subset."""
+        return self._labels("seed")
+
+    @property
+    def subset_hash(self) -> str | None:
+        """Hash of the label subset."""
+        return self._labels("hash")
+
+    def _labels(self, name: str) -> Any:
+        return _at(self.provenance, "data", "train", "labels", name)
 
 
 def read_series(folder: Path) -> dict[str, Series]:
@@ -148,11 +176,38 @@ def _read_figures(folder: Path) -> dict[str, dict[str, Any]] | None:
         return None
     figures = {name: metrics for name, metrics in _read_json(path).items() if isinstance(metrics, dict)}
     values = [value for metrics in figures.values() for value in metrics.values() if isinstance(value, dict)]
-    if not any("AP_R40" in value for value in values):
+    nothing_found = any("num_ground_truth" in metrics for metrics in figures.values())
+    if not nothing_found and not any("AP_R40" in value for value in values):
         raise ValueError(
             f"{path} holds no average precision: expected {{class: {{metric: {{'AP_R40': [easy, moderate, hard]}}}}}}"
         )
     return figures
+
+
+def _read_jitter(folder: Path) -> dict[str, dict[str, Any]] | None:
+    path = folder / "score_jitter.json"
+    if not path.is_file():
+        return None
+    spread = _read_json(path).get("spread")
+    if not isinstance(spread, dict):
+        raise ValueError(f"{path} must hold a spread: {{class: {{metric: {{'AP_R40': [...], 'AP_R11': [...]}}}}}}")
+    return spread
+
+
+def find_runs(folder: Path) -> list[Path]:
+    """Return a run directory itself, or the finished runs somewhere below a folder of runs, sorted.
+
+    Raises:
+        FileNotFoundError: there is no such folder, or no finished run in it.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no run directory {folder}")
+    if (folder / "provenance.json").is_file() or (folder / "run.json").is_file():
+        return [folder]
+    found = sorted(path.parent for path in folder.rglob("finished.json") if (path.parent / "provenance.json").is_file())
+    if not found:
+        raise FileNotFoundError(f"{folder} is no run directory and holds no finished run")
+    return found
 
 
 def _label_of(provenance: dict[str, Any], folder: Path) -> str:

@@ -23,7 +23,9 @@ table { border-collapse:collapse; width:100%; font-variant-numeric:tabular-nums 
 th,td { padding:7px 12px; text-align:right; border-bottom:1px solid var(--line); white-space:nowrap }
 thead th { color:var(--soft); font-weight:600; text-align:center; border-bottom:1px solid var(--line) }
 tbody th, .left td { text-align:left } th small, td small { display:block }
-.results tbody th { font-size:16px } .results tbody td { font-size:16px }
+.setting th { background:var(--wash); color:var(--soft); font-size:14px !important }
+.results tbody th { font-size:16px } .results tbody td { font-size:16px } .results th,.results td { padding:7px 9px }
+.results tbody th small { white-space:normal; max-width:150px }
 .bar { background:linear-gradient(to right,var(--bar) var(--part),transparent var(--part)) no-repeat 0 100%/100% 4px }
 .charts,.pictures { display:grid; grid-template-columns:repeat(auto-fill,minmax(420px,1fr)); gap:16px; margin:12px 0 }
 .charts>*, .pictures>* { background:var(--wash); border-radius:10px; margin:0; padding:8px; max-width:540px }
@@ -32,7 +34,9 @@ tbody th, .left td { text-align:left } th small, td small { display:block }
 .chart .title { font-weight:600; font-size:13.5px } .chart .tick { fill:var(--soft); font-size:11px }
 .chart .grid { stroke:var(--line) } .chart .reference { stroke:var(--soft); stroke-dasharray:4 4 }
 .chart polyline { fill:none; stroke-width:1.8; stroke-linejoin:round; stroke:currentColor }
-.chart circle { fill:currentColor }
+.chart circle { fill:currentColor } .chart circle.run { fill-opacity:.55 }
+.chart circle.hollow { fill:var(--wash); stroke:currentColor; stroke-width:1.6 }
+.chart .spread { stroke:currentColor; stroke-width:1.4; stroke-opacity:.8 }
 .legend { display:flex; flex-wrap:wrap; gap:6px 20px; color:var(--soft) }
 .legend i { display:inline-block; width:18px; height:3px; vertical-align:middle; margin-right:7px;
   background:currentColor; border-radius:2px }

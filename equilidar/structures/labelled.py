@@ -15,10 +15,17 @@ from equilidar.structures.sweeps import Sweep
 
 @dataclass(slots=True)
 class LabelledSweep:
-    """A sweep and its boxes (a batch of one), in the sweep's frame."""
+    """A sweep and its boxes (a batch of one), in the sweep's frame.
+
+    Attributes:
+        sweep: what was measured.
+        boxes: to be learned.
+        obstacles: labelled objects of other classes, no target; nothing may be pasted onto them. None: none are known.
+    """
 
     sweep: Sweep
     boxes: Boxes3D
+    obstacles: Boxes3D | None = None
 
     @property
     def key(self) -> str:

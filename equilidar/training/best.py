@@ -12,6 +12,7 @@ import pytorch_lightning as pl
 from equilidar.data.protocols import LabelledDataset
 from equilidar.report.detection_pictures import detections_picture
 from equilidar.report.pictures import save_picture
+from equilidar.report.score_jitter import measure_jitter
 from equilidar.structures import Detections
 from equilidar.training.finetune import FinetuneModule
 from equilidar.training.json_file import write_json
@@ -21,7 +22,8 @@ _LOG = logging.getLogger(__name__)
 
 
 class KeepBest(pl.Callback):
-    """Saves whenever the headline figure rises: detector.safetensors, metrics.json, best.json, detections/, pictures/.
+    """Saves whenever the headline figure rises: detector.safetensors, metrics.json, score_jitter.json, best.json,
+    detections/, pictures/.
 
     Args:
         run: the run directory.
@@ -55,6 +57,8 @@ class KeepBest(pl.Callback):
         pl_module.scorer.write(folder, pl_module.detections)
         self._draw(pl_module.detections)
         write_json(self._run.path / "metrics.json", score.figures)
+        jitter = measure_jitter(lambda found: pl_module.scorer(found).figures, pl_module.detections)
+        write_json(self._run.path / "score_jitter.json", jitter)
         chosen = {"step": self.best_step, "epoch": trainer.current_epoch, "headline": self.best}
         write_json(self._run.path / "best.json", chosen)
         _LOG.info("best validation so far: %.2f at step %d", self.best, self.best_step)

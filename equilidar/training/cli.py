@@ -34,7 +34,9 @@ class MissingValueError(ValueError):
     """A config value that the user must give was not given."""
 
 
-def entry_point(config_name: str) -> Callable[[Main], Callable[[], None]]:
+def entry_point(
+    config_name: str, check: Callable[[dict[str, Any]], None] = lambda config: None
+) -> Callable[[Main], Callable[[], None]]:
     """Make `main(cfg)` a command that composes `configs/<config_name>.yaml` and the overrides on the command line.
 
     The command works from any folder. What a user can set right is one line on stderr and exit code 2: an unknown
@@ -51,6 +53,7 @@ def entry_point(config_name: str) -> Callable[[Main], Callable[[], None]]:
 
     Args:
         config_name: entry config, which should list `- hydra: default` among its defaults.
+        check: given the composed config as plain values, before anything else; refuses it by a ValueError.
     """
 
     def decorate(task: Main) -> Callable[[], None]:
@@ -58,11 +61,11 @@ def entry_point(config_name: str) -> Callable[[Main], Callable[[], None]]:
         def checked(cfg: DictConfig) -> None:
             logging.captureWarnings(True)
             if HydraConfig.get().mode == RunMode.MULTIRUN:
-                _run(task, cfg)
+                _run(task, cfg, check)
                 return
             # Here rather than below: Hydra writes a line of its own about an exception that passes through it.
             try:
-                _run(task, cfg)
+                _run(task, cfg, check)
             except Exception as error:
                 _report(error, config_name)
 
@@ -105,7 +108,8 @@ def one_line(error: BaseException, config_name: str, overrides: list[str]) -> st
     return None
 
 
-def _run(task: Main, cfg: DictConfig) -> None:
+def _run(task: Main, cfg: DictConfig, check: Callable[[dict[str, Any]], None]) -> None:
+    check(cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=False)))
     missing = missing_keys(cfg)
     if missing:
         raise MissingValueError(f"{', '.join(missing)} must be given: add {' '.join(f'{key}=...' for key in missing)}")

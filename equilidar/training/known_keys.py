@@ -14,6 +14,8 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from equilidar.training.label_free import LABEL_GROUPS, refusal
+
 
 def nearest(key: str, known: Iterable[str]) -> str | None:
     """Return the known name most like `key`; a bare name is also compared with the last part of dotted ones."""
@@ -84,6 +86,8 @@ def _about(error: Exception, text: str, config_name: str, before: list[str]) -> 
         wrong = [name for name in value.strip("[]").split(",") if name not in options]
         if isinstance(error, MissingConfigException) and wrong:
             return f"no option '{wrong[0]}' in group '{key}'; nearest known: '{nearest(wrong[0], options)}'"
+        if config_name == "pretrain" and key in LABEL_GROUPS:
+            return f"{refusal(key)}: drop it"
         if key == "experiment" and not text.startswith("+"):
             return f"experiments are added: +{text}"
         return f"override '{text}': {' '.join(str(error).split())}"

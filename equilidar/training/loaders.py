@@ -5,7 +5,7 @@ from typing import Any
 import pytorch_lightning as pl
 from torchdata.stateful_dataloader import StatefulDataLoader
 
-from equilidar.data.loading import Kind, make_loader, place_in_epoch
+from equilidar.data.loading import Kind, Transform, make_loader, place_in_epoch
 from equilidar.data.protocols import LabelledDataset, PairDataset
 from equilidar.data.sampler import SeededSampler
 
@@ -24,6 +24,7 @@ class SweepLoaders(pl.LightningDataModule):
         num_workers: reading processes per training process.
         validation: dataset to evaluate on, each sample once; None for none.
         pin_memory: put batches into page-locked memory (for a GPU).
+        transform: done to each labelled training sweep by the worker that reads it.
     """
 
     def __init__(
@@ -36,11 +37,13 @@ class SweepLoaders(pl.LightningDataModule):
         num_workers: int = 0,
         validation: LabelledDataset | PairDataset | None = None,
         pin_memory: bool = False,
+        transform: Transform | None = None,
     ) -> None:
         super().__init__()
         self._train, self._validation = train, validation
         self._kind: Kind = kind
         self._batch_size, self._seed = batch_size, seed
+        self._transform = transform
         self._loader_of_train: StatefulDataLoader | None = None
         self._place: dict[str, Any] | None = None
         self._options: dict[str, Any] = {
@@ -50,7 +53,9 @@ class SweepLoaders(pl.LightningDataModule):
 
     def train_dataloader(self) -> StatefulDataLoader:
         """Return the shuffled loader of this process, standing where the checkpoint says."""
-        self._loader_of_train = loader = self._loader(self._train, shuffle=True, drop_last=True)
+        self._loader_of_train = loader = self._loader(
+            self._train, shuffle=True, drop_last=True, transform=self._transform
+        )
         if self._place is not None:
             if self._place["processes"] != self._processes():
                 raise ValueError(
@@ -90,7 +95,7 @@ class SweepLoaders(pl.LightningDataModule):
     def _processes(self) -> int:
         return self.trainer.world_size if self.trainer else 1
 
-    def _loader(self, dataset: PairDataset | LabelledDataset, *, shuffle: bool, drop_last: bool) -> StatefulDataLoader:
+    def _loader(self, dataset: PairDataset | LabelledDataset, **how: Any) -> StatefulDataLoader:
         rank, processes = self.trainer.global_rank if self.trainer else 0, self._processes()
         if self._batch_size % processes:
             raise ValueError(
@@ -102,9 +107,8 @@ class SweepLoaders(pl.LightningDataModule):
             self._kind,
             self._batch_size // processes,
             seed=self._seed,
-            shuffle=shuffle,
-            drop_last=drop_last,
             rank=rank,
             world_size=processes,
             **self._options,
+            **how,
         )

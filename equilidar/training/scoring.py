@@ -1,5 +1,6 @@
 """From detections of a labelled dataset to its official figures."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,10 +108,13 @@ class KittiScorer:
         self.classes = [name.lower() for name in classes]
         # Official files are NNNNNN.txt; frames of several drives need the drive in their name.
         self._short_names = len({key.rsplit("/", 1)[-1] for key in dataset.keys}) == len(dataset.keys)
+        # Read once: the same frames are scored again and again.
+        self._truth_of = functools.cache(self._read_truth)
+        self._camera_of = functools.cache(self._read_camera)
 
     def __call__(self, detections: Mapping[str, Detections]) -> Score:
         """Evaluate; see `Scorer`."""
-        truth = KittiTable.concatenate([self._truth(index) for index in self.indices])
+        truth = KittiTable.concatenate([self._truth_of(index) for index in self.indices])
         found = KittiTable.concatenate(self._rows(detections))
         evaluated = KittiEvaluation(truth, found).figures()
         figures = {name: evaluated[name] for name in self.classes}
@@ -126,17 +130,18 @@ class KittiScorer:
         tables: list[KittiTable] = []
         for index in self.indices:
             key = self.dataset.keys[index]
-            calibration = self.dataset.calibration(index)
-            size = self.dataset.image_size(index)
             found = detections.get(key, _nothing())
-            matrices = calibration.image_T_rect, calibration.rect_T_velo
-            tables.append(to_kitti_rows(self._frame(key), found, self.dataset.class_names, *matrices, size))
+            tables.append(to_kitti_rows(self._frame(key), found, self.dataset.class_names, *self._camera_of(index)))
         return tables
+
+    def _read_camera(self, index: int) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
+        calibration = self.dataset.calibration(index)
+        return calibration.image_T_rect, calibration.rect_T_velo, self.dataset.image_size(index)
 
     def _frame(self, key: str) -> str:
         return key.rsplit("/", 1)[-1] if self._short_names else key.replace("/", "_")
 
-    def _truth(self, index: int) -> KittiTable:
+    def _read_truth(self, index: int) -> KittiTable:
         objects = self.dataset.objects(index)
         values = np.column_stack(
             [

@@ -1,6 +1,7 @@
 """Label subsets: nested, seeded, hashed."""
 
 import json
+import logging
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from equilidar.data.protocols import LabelledDataset
-from equilidar.data.subsets import LabelledSubset, Subset, label_subset
+from equilidar.data.sequences import sequences_of
+from equilidar.data.subset_draw import Subset, label_subset
+from equilidar.data.subsets import LabelledSubset
 from tests.data.fake_data import FakeSamples
 
 KEYS = [f"kitti/{i:06d}" for i in range(3712)]
@@ -65,6 +68,51 @@ def test_file_round_trip_and_edited_file(tmp_path: Path):
         Subset.load(path)
     with pytest.raises(FileNotFoundError, match="no label subset"):
         Subset.load(tmp_path / "none.json")
+
+
+def _named(num_sequences: int, frames: int) -> tuple[list[str], dict[str, str]]:
+    keys = [f"log/{s:03d}/{f:04d}" for s in range(num_sequences) for f in range(frames)]
+    return keys, sequences_of(keys)
+
+
+@given(seed=st.integers(0, 1000), small=st.floats(0.001, 1), large=st.floats(0.001, 1))
+def test_whole_sequences_are_drawn_and_nested(seed: int, small: float, large: float):
+    keys, sequences = _named(12, 3)
+    few, many = (label_subset(keys, fraction, seed, sequences) for fraction in sorted((small, large)))
+    assert set(few.keys) <= set(many.keys) and few.sequences == many.sequences[: len(few.sequences)]
+    for subset in (few, many):
+        assert len(subset.keys) == 3 * len(subset.sequences) == 3 * max(1, round(subset.fraction * 12))
+        assert {sequences[key] for key in subset.keys} == set(subset.sequences)
+
+
+def test_frames_and_sequences_are_different_subsets():
+    keys, sequences = _named(20, 5)
+    assert label_subset(keys, 0.2, 0).hash != label_subset(keys, 0.2, 0, sequences).hash
+
+
+def test_sequence_round_trip(tmp_path: Path):
+    keys, sequences = _named(10, 2)
+    subset = label_subset(keys, 0.3, 1, sequences)
+    subset.save(tmp_path / "list.json")
+    assert Subset.load(tmp_path / "list.json") == subset
+    assert subset.identity() == {
+        "fraction": 0.3,
+        "seed": 1,
+        "mode": "sequence",
+        "hash": subset.hash,
+        "num_sequences": 3,
+    }
+
+
+def test_hash_is_logged(caplog: pytest.LogCaptureFixture):
+    with caplog.at_level(logging.INFO):
+        part = LabelledSubset(FakeSamples(40, "labelled"), fraction=0.25, seed=1)
+    assert part.subset.hash in caplog.text and "10 of 40 sweeps" in caplog.text
+
+
+def test_unknown_mode():
+    with pytest.raises(ValueError, match=r"labels\.mode must be frame or sequence, got 'scene'"):
+        LabelledSubset(FakeSamples(4, "labelled"), mode="scene")
 
 
 def test_dataset_of_a_subset():

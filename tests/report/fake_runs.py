@@ -24,9 +24,22 @@ def figures(car: float, *, objects: int = 120) -> dict[str, Any]:
 
 
 def write_run(
-    folder: Path, *, command: str, seed: int = 0, init: str | None = None, ap: float | None = None, steps: int = 900
+    folder: Path,
+    *,
+    command: str,
+    seed: int = 0,
+    init: str | None = None,
+    ap: float | None = None,
+    steps: int = 900,
+    experiment: str = "quickstart",
+    labels: dict[str, Any] | None = None,
+    cliff: float | None = None,
 ) -> Path:
-    """Write a finished run and return its folder."""
+    """Write a finished run and return its folder.
+
+    `labels` is what a label subset says of itself; `cliff` the spread of R11 under jittered scores, that of R40 is a
+    quarter of it.
+    """
     rng = np.random.default_rng(seed + steps)
     folder.mkdir(parents=True, exist_ok=True)
     names = ("train/loss", "train/spatial/info_nce", "train/rotation/cross_entropy", "train/flow/regression")
@@ -64,14 +77,45 @@ def write_run(
         "hardware": {"cores": 2, "gpus": []},
     }
     provenance = {
-        "identity": {"command": command, "experiment": "quickstart", "overrides": [], "seed": seed},
+        "identity": {"command": command, "experiment": experiment, "overrides": [], "seed": seed},
         "config": config,
         "data": {"train": {"name": "simulator", "num_samples": 200, "hash": "aa11"}},
         "attempts": [attempt],
     }
+    if labels is not None:
+        provenance["data"]["train"]["labels"] = labels
+    if cliff is not None and ap is not None:
+        sizes = {"AP_R40": [cliff / 4] * 3, "AP_R11": [cliff] * 3}
+        spread = {n: {m: sizes for m in own if m != "num_ground_truth"} for n, own in figures(ap).items()}
+        content = {"sigma": 0.1, "repeats": 10, "seed": 0, "spread": spread}
+        (folder / "score_jitter.json").write_text(json.dumps(content))
     (folder / "provenance.json").write_text(json.dumps(provenance))
     (folder / "run.json").write_text(json.dumps({"config": config}))
     (folder / "finished.json").write_text("{}")
     if ap is not None:
         (folder / "metrics.json").write_text(json.dumps(figures(ap)))
+    return folder
+
+
+def write_study(folder: Path, seeds: int = 3, fractions: tuple[float, ...] = (0.05, 0.1, 0.2)) -> Path:
+    """Write scratch and pretrained runs over fractions and label seeds, and one frozen run."""
+    rng = np.random.default_rng(0)
+    for fraction in fractions:
+        for seed in range(seeds):
+            labels = {
+                "fraction": fraction,
+                "seed": seed,
+                "mode": "frame",
+                "hash": f"{int(1000 * fraction):04x}{seed:012x}",
+            }
+            hard = rng.normal(0, 2.0)
+            for init, gain in (("scratch", 0.0), ("pretrained", 0.4 / fraction)):
+                ap = 75 + 8 * np.log10(fraction) + hard + gain + rng.normal(0, 0.6)
+                write_run(
+                    folder / f"{init}_{fraction:g}_{seed}", command="finetune", seed=seed, init=init, ap=float(ap),
+                    steps=300, experiment="second_kitti", labels=labels, cliff=float(rng.uniform(1, 5)),
+                )  # fmt: skip
+    first = {"fraction": fractions[0], "seed": 0, "mode": "frame", "hash": f"{int(1000 * fractions[0]):04x}{0:012x}"}
+    write_run(folder / "frozen", command="finetune", init="frozen", ap=55.0, steps=300, experiment="second_kitti",
+              labels=first)  # fmt: skip
     return folder

@@ -61,7 +61,7 @@ def test_the_page_is_whole_and_needs_nothing_else(tmp_path: Path) -> None:
     assert path.stat().st_size < 3_000_000
     assert [entry.name for entry in path.parent.iterdir()] == ["report.html"]
     for expected in (
-        "A title", "A note.", "Pretrained is 1.00 AP above scratch", "one seed (0)", "train/flow/regression",
+        "A title", "A note.", "Pretrained is 1.00 AP above scratch", "one run (seed 0)", "train/flow/regression",
         "Pretraining: rotation accuracy", "chance: 1 in 10", "Pretraining: signs of collapse", "effective_rank",
         "Finetuning: validation", "config hash", "git_commit", "0123456789abcdef", "2.13.0", "aa11",
     ):  # fmt: skip
@@ -110,8 +110,13 @@ def test_the_command(tmp_path: Path) -> None:
     names = ["p", "before=scratch", "after=pretrained", "--output", "page.html"]
     done = subprocess.run([*command, *names], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "page.html"
+    lines = done.stdout.splitlines()
+    assert lines[0] == "quickstart, labels not stated: AP in percent, moderate" and lines[-1] == "page.html"
     assert "before" in (tmp_path / "page.html").read_text()
+    assert {path.suffix for path in tmp_path.glob("page.*")} == {".html", ".txt", ".csv", ".json"}
+    assert (tmp_path / "page.txt").read_text() == "\n".join(lines[:-2]) + "\n"
+    whole = subprocess.run([*command, ".", "--output", "all.html"], cwd=tmp_path, capture_output=True, check=False)
+    assert whole.returncode == 0 and "pretrained" in (tmp_path / "all.csv").read_text()
     failed = subprocess.run([*command, "nowhere"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert failed.returncode == 2
     assert failed.stderr == "error: no run directory nowhere\n"

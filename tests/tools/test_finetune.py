@@ -46,12 +46,17 @@ def test_a_run_leaves_detector_figures_detections_pictures_and_provenance(run: P
     assert set(figures) == {"car", "pedestrian", "cyclist"}
     assert len(figures["car"]["3d@0.5"]["AP_R40"]) == 3
     assert list((run / "detections").rglob("*.txt"))
+    jitter = json.loads((run / "score_jitter.json").read_text())["spread"]
+    assert len(jitter["car"]["3d@0.5"]["AP_R11"]) == 3
     assert list((run / "pictures").glob("*.png"))
     provenance = json.loads((run / "provenance.json").read_text())
     assert provenance["data"]["train"]["labels"]["hash"]
     assert provenance["init"] == "scratch"
     assert RunSummary.read(run).label == "scratch"
-    assert read_detector(run / "detector.safetensors").class_names == ("Car", "Pedestrian", "Cyclist")
+    detector = read_detector(run / "detector.safetensors")
+    assert detector.class_names == ("Car", "Pedestrian", "Cyclist")
+    assert detector.provenance["data"]["train"]["labels"] == provenance["data"]["train"]["labels"]
+    assert RunSummary.read(run).subset_hash == provenance["data"]["train"]["labels"]["hash"]
 
 
 def test_a_finished_run_refuses_to_run_again(run: Path) -> None:

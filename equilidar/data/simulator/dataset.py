@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Int64
 
 from equilidar.data.listing import content_hash
 from equilidar.data.simulator.annotate import TOO_HARD
@@ -256,7 +257,12 @@ class SimulatedSweeps(_Sequences):
         simulated = self.simulate(index)
         annotations = self._annotations(simulated, neighbours=False)
         boxes = annotations.boxes.select(annotations.num_points >= self.min_points)
-        return LabelledSweep(self._sweep(simulated, self._key(index)), boxes)
+        return LabelledSweep(self._sweep(simulated, self._key(index)), boxes, self._obstacles(simulated))
+
+    def difficulties(self, index: int) -> Int64[torch.Tensor, " M"]:
+        """Return 0 easy, 1 moderate, 2 hard, 3 too hard to count, for each box of sweep `index`."""
+        annotations = self._annotations(self.simulate(index), neighbours=False)
+        return annotations.difficulty[annotations.num_points >= self.min_points]
 
     def annotations(self, index: int) -> ObjectAnnotations:
         """Return what an evaluator needs: all objects with at least one point.
@@ -265,6 +271,17 @@ class SimulatedSweeps(_Sequences):
         with difficulty 3: they may be found and need not be.
         """
         return self._annotations(self.simulate(index), neighbours=True)
+
+    def _obstacles(self, simulated: SimulatedSweep) -> Boxes3D:
+        """Return the objects of classes that are not learned."""
+        objects = simulated.objects
+        others = [SEMANTICS.index(name) for name in BOXED if name not in self.class_names]
+        kept = np.isin(objects.semantic, others)
+        return Boxes3D.make(
+            torch.from_numpy(objects.center[kept]).float(),
+            torch.from_numpy(objects.size[kept]).float(),
+            torch.from_numpy(objects.yaw[kept]).float(),
+        )
 
     def _annotations(self, simulated: SimulatedSweep, *, neighbours: bool) -> ObjectAnnotations:
         objects = simulated.objects
