@@ -27,7 +27,8 @@ class SparseConvBase(nn.Module):
         weight: (out, kz, ky, kx, in).
         bias: (out,) or None.
         engine: "reference" is our op (rulebook, gather, multiply, scatter-add); "spconv" the library; "auto" is
-            spconv for CUDA features where a CUDA build of it is installed, and the reference elsewhere.
+            spconv for CUDA features where a CUDA build of it is installed and no deterministic algorithms are asked
+            for, and our op elsewhere.
     """
 
     def __init__(
@@ -71,10 +72,19 @@ class SparseConvBase(nn.Module):
     def _use_spconv(self, features: Tensor) -> bool:
         if features.shape[1] != self.in_channels:
             raise ValueError(f"voxels have {features.shape[1]} channels, the convolution takes {self.in_channels}")
+        deterministic = torch.are_deterministic_algorithms_enabled()
         if self.engine == "spconv":
             spconv_engine.check_usable(features.device)
+            if deterministic and features.device.type == "cuda":
+                raise ValueError(
+                    "engine=spconv adds gradients in changing order on CUDA, so a run with deterministic=true cannot "
+                    "use it; use engine=auto, which then takes our own kernels"
+                )
         chosen = self.engine == "spconv" or (
-            self.engine == "auto" and features.device.type == "cuda" and spconv_engine.has_cuda()
+            self.engine == "auto"
+            and features.device.type == "cuda"
+            and spconv_engine.has_cuda()
+            and not deterministic
         )
         # spconv fails on no voxels, and reads weights of kernel volume 1 transposed (spconv#556).
         return chosen and len(features) > 0 and math.prod(self.kernel_size) > 1
