@@ -8,9 +8,9 @@
 namespace equilidar {
 namespace {
 
-constexpr int64_t kBlock = 256;   // boxes that are compared in parallel with those kept before
-constexpr int64_t kPerTask = 16;  // of them
-constexpr int64_t kStride = 128;  // kept boxes whose circles are tested at once
+constexpr int64_t kBlock = 512;               // boxes that are compared in parallel with those kept before
+constexpr int64_t kCirclesPerTask = 1 << 18;  // threads pay from about a millisecond on
+constexpr int64_t kStride = 128;              // kept boxes whose circles are tested at once
 
 // What was kept, by coordinate, so that the loop over circles runs in vector registers.
 template <typename Box>
@@ -34,8 +34,7 @@ struct Kept {
     uint8_t near[kStride];
     for (; begin < num; begin += kStride) {
       const int64_t size = min_of(kStride, num - begin);
-      const double *const xs = x.data() + begin, *const ys = y.data() + begin, *const radii = radius.data() + begin;
-      for (int64_t k = 0; k < size; ++k) near[k] = circles_meet(xs[k] - box.x, ys[k] - box.y, radii[k] + box.radius);
+      circles_that_meet(box, x.data() + begin, y.data() + begin, radius.data() + begin, size, near);
       const uint8_t* const end = near + size;
       for (const uint8_t* found = near; (found = std::find(found, end, 1)) != end; ++found) {
         const int64_t k = begin + (found - near);
@@ -58,7 +57,7 @@ void nms_cpu(const Rule& rule, const T* boxes, const int64_t* order, const int64
   *count = 0;
   for (int64_t begin = 0; begin < num; begin += kBlock) {
     const int64_t size = min_of(kBlock, num - begin), num_before = static_cast<int64_t>(before.boxes.size());
-    parallel_for(size, kPerTask, [&](int64_t k) {
+    parallel_for(size, 1 + kCirclesPerTask / (1 + num_before), [&](int64_t k) {
       const int64_t row = order[begin + k];
       block[k] = rule.prepare(boxes + Rule::kColumns * row);
       dropped[k] = before.suppress(rule, block[k], groups[row], 0);

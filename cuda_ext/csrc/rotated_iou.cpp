@@ -8,8 +8,9 @@
 namespace equilidar {
 namespace {
 
-constexpr int64_t kRowsPerChunk = 8;
-constexpr int64_t kPairsPerChunk = 256;
+// Threads pay from a few milliseconds on.
+constexpr int64_t kCirclesPerChunk = 1 << 20;
+constexpr int64_t kPairsPerChunk = 1 << 13;
 
 template <typename T>
 std::vector<OverlapBox> prepare_all(const T* boxes, int64_t num) {
@@ -30,11 +31,11 @@ void rotated_iou_cpu(const T* a, int64_t num_a, const T* b, int64_t num_b, bool 
     y[j] = prepared_b[j].y;
     radius[j] = prepared_b[j].radius;
   }
-  parallel_chunks(num_a, kRowsPerChunk, [&](int64_t begin, int64_t end) {
+  parallel_chunks(num_a, max_of<int64_t>(1, kCirclesPerChunk / max_of<int64_t>(num_b, 1)), [&](int64_t begin, int64_t end) {
     std::vector<uint8_t> near(num_b);
     for (int64_t i = begin; i < end; ++i) {
       const OverlapBox box = prepare_overlap(a + 7 * i);
-      for (int64_t j = 0; j < num_b; ++j) near[j] = circles_meet(x[j] - box.x, y[j] - box.y, box.radius + radius[j]);
+      circles_that_meet(box, x.data(), y.data(), radius.data(), num_b, near.data());
       T* const out = iou + i * num_b;
       std::fill_n(out, num_b, T(0));
       const auto end_near = near.end();
@@ -57,7 +58,7 @@ template <typename T>
 void axis_aligned_iou_cpu(const T* a, int64_t num_a, const T* b, int64_t num_b, T* iou) {
   std::vector<AlignedBox<T>> aligned_b(num_b);
   for (int64_t j = 0; j < num_b; ++j) aligned_b[j] = prepare_aligned(b + 7 * j);
-  parallel_for(num_a, max_of<int64_t>(1, 65536 / max_of<int64_t>(num_b, 1)), [&](int64_t i) {
+  parallel_for(num_a, max_of<int64_t>(1, kCirclesPerChunk / max_of<int64_t>(num_b, 1)), [&](int64_t i) {
     const AlignedBox<T> box = prepare_aligned(a + 7 * i);
     for (int64_t j = 0; j < num_b; ++j) iou[i * num_b + j] = aligned_iou(box, aligned_b[j]);
   });

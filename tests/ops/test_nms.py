@@ -107,7 +107,7 @@ def test_many_boxes_equal_the_reference(rule, device):
 
 
 def test_same_bits_with_any_number_of_threads():
-    boxes, scores = boxes_of(1500, spread=40), scores_of(1500)
+    boxes, scores = boxes_of(6000, spread=200), scores_of(6000)  # enough for several tasks
     assert_same_bits_with_any_threads(
         lambda: (
             rotated_nms(boxes, scores, 0.3),

@@ -154,7 +154,7 @@ def test_any_numbers_give_what_the_reference_gives(points, boxes):
 
 
 def test_same_bits_with_any_number_of_threads():
-    args = crowd(30000, 80, torch.float32)
+    args = crowd(600_000, 40, torch.float32)
     assert_same_bits_with_any_threads(lambda: (*points_in_boxes(*args), membership(args[0], args[2])))
 
 
