@@ -11,7 +11,7 @@ NVCC ?= nvcc
 GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup kernels kernels-report quickstart test test-fast lint format doctor bench bench-simulator gpu-check bundle bench-data bench-evaluators clean
+.PHONY: help setup kernels kernels-report quickstart test test-fast lint format doctor bench bench-simulator gpu-check bundle bench-data bench-evaluators kernels-sanitize clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -42,6 +42,9 @@ kernels-report: ## Print registers and spills of every CUDA kernel (nvcc alone, 
 	      | grep -E 'error|Compiling entry|Used|spill' || exit 1; \
 	  done; \
 	done
+
+kernels-sanitize: setup ## Build the CPU kernels with address and undefined-behaviour sanitizers, run the ops' tests on them
+	MAX_JOBS=$(JOBS) $(BIN)/python cuda_ext/sanitize.py
 
 quickstart: setup ## Simulate, pretrain, finetune from scratch and pretrained, evaluate, report (<= 15 min on 2 cores)
 	$(BIN)/python tools/quickstart.py $(if $(FRESH),--fresh)

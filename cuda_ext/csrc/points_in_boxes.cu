@@ -4,11 +4,55 @@
 namespace equilidar {
 namespace {
 
+// One block of threads for each box and run of points.
 template <typename T>
 __global__ void membership_kernel(const T* points, int64_t num_points, const T* boxes, bool* inside) {
+  __shared__ PreparedBox<T> box;
+  if (threadIdx.x == 0) box = prepare_box(boxes + 7 * blockIdx.y);
+  __syncthreads();
   const int64_t i = blockIdx.x * static_cast<int64_t>(blockDim.x) + threadIdx.x;
-  if (i >= num_points) return;
-  inside[blockIdx.y * num_points + i] = contains(prepare_box(boxes + 7 * blockIdx.y), points + 3 * i);
+  if (i < num_points) inside[blockIdx.y * num_points + i] = contains(box, points + 3 * i);
+}
+
+constexpr int kTile = 128;  // boxes in shared memory
+
+// One thread for each point. A block walks through the boxes of all items of which it has points; a thread heeds those
+// of its own item.
+template <typename T>
+__global__ void points_in_boxes_kernel(const T* points, const int64_t* point_offsets, int64_t num_points, const T* boxes,
+                                       const int64_t* box_offsets, int64_t num_items, int64_t* first, int64_t* counts) {
+  __shared__ PreparedBox<T> tile[kTile];
+  __shared__ int found[kTile];
+  const int64_t block_begin = blockIdx.x * static_cast<int64_t>(blockDim.x);
+  const int64_t block_last = min_of<int64_t>(block_begin + blockDim.x, num_points) - 1;
+  const int64_t tiles_begin = box_offsets[item_of(point_offsets, num_items, block_begin)];
+  const int64_t tiles_end = box_offsets[item_of(point_offsets, num_items, block_last) + 1];
+  const int64_t i = block_begin + threadIdx.x;
+  const int64_t item = item_of(point_offsets, num_items, min_of(i, block_last));
+  const int64_t begin = box_offsets[item], end = i <= block_last ? box_offsets[item + 1] : begin;
+  int64_t lowest = -1;
+  for (int64_t start = tiles_begin; start < tiles_end; start += kTile) {
+    const int size = static_cast<int>(min_of<int64_t>(kTile, tiles_end - start));
+    for (int k = threadIdx.x; k < size; k += blockDim.x) {
+      tile[k] = prepare_box(boxes + 7 * (start + k));
+      found[k] = 0;
+    }
+    __syncthreads();
+    const int low = static_cast<int>(max_of<int64_t>(begin - start, 0));
+    const int high = static_cast<int>(min_of<int64_t>(end - start, size));
+    for (int k = low; k < high; ++k) {
+      if (!contains(tile[k], points + 3 * i)) continue;
+      if (lowest < 0) lowest = start + k;
+      atomicAdd(found + k, 1);
+    }
+    __syncthreads();
+    for (int k = threadIdx.x; k < size; k += blockDim.x) {
+      // Sums of integers: the same in any order.
+      if (found[k] > 0) atomicAdd(reinterpret_cast<unsigned long long*>(counts + start + k), found[k]);
+    }
+    __syncthreads();
+  }
+  if (i <= block_last) first[i] = lowest;
 }
 
 }  // namespace
@@ -25,7 +69,20 @@ void membership_cuda(const T* points, int64_t num_points, const T* boxes, int64_
   }
 }
 
+template <typename T>
+void points_in_boxes_cuda(const T* points, const int64_t* point_offsets, int64_t num_points, const T* boxes,
+                          const int64_t* box_offsets, int64_t num_items, int64_t* first, int64_t* counts, Stream stream) {
+  if (num_points == 0) return;
+  points_in_boxes_kernel<<<blocks_for(num_points), kThreads, 0, stream_of(stream)>>>(
+      points, point_offsets, num_points, boxes, box_offsets, num_items, first, counts);
+  check_launch("points_in_boxes");
+}
+
 template void membership_cuda(const float*, int64_t, const float*, int64_t, bool*, Stream);
 template void membership_cuda(const double*, int64_t, const double*, int64_t, bool*, Stream);
+template void points_in_boxes_cuda(const float*, const int64_t*, int64_t, const float*, const int64_t*, int64_t, int64_t*,
+                                   int64_t*, Stream);
+template void points_in_boxes_cuda(const double*, const int64_t*, int64_t, const double*, const int64_t*, int64_t,
+                                   int64_t*, int64_t*, Stream);
 
 }  // namespace equilidar

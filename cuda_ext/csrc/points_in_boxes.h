@@ -11,10 +11,11 @@ struct PreparedBox {
   T x, y, z, half_length, half_width, half_height, cos_yaw, sin_yaw;
 };
 
-// Rows are x, y, z, length, width, height, yaw.
+// Rows are x, y, z, length, width, height, yaw. Cosine and sine come from double, so that all libraries' agree in float.
 template <typename T>
 EQL_HD PreparedBox<T> prepare_box(const T* box) {
-  return {box[0], box[1], box[2], box[3] / 2, box[4] / 2, box[5] / 2, std::cos(box[6]), std::sin(box[6])};
+  const double yaw = box[6];
+  return {box[0], box[1], box[2], box[3] / 2, box[4] / 2, box[5] / 2, static_cast<T>(cos(yaw)), static_cast<T>(sin(yaw))};
 }
 
 // Faces count as inside; not a number is in no box.
@@ -25,10 +26,32 @@ EQL_HD bool contains(const PreparedBox<T>& box, const T* point) {
   return std::abs(along) <= box.half_length && std::abs(across) <= box.half_width && std::abs(dz) <= box.half_height;
 }
 
+// The batch item of a row: the last one that begins at or before it.
+EQL_HD int64_t item_of(const int64_t* offsets, int64_t num_items, int64_t row) {
+  int64_t low = 0, high = num_items - 1;
+  while (low < high) {
+    const int64_t middle = (low + high + 1) / 2;
+    if (offsets[middle] <= row) {
+      low = middle;
+    } else {
+      high = middle - 1;
+    }
+  }
+  return low;
+}
+
 // inside is (num_boxes, num_points).
 template <typename T>
 void membership_cpu(const T* points, int64_t num_points, const T* boxes, int64_t num_boxes, bool* inside);
 template <typename T>
 void membership_cuda(const T* points, int64_t num_points, const T* boxes, int64_t num_boxes, bool* inside, Stream stream);
+
+// first is (num_points), -1 where no box contains the point; counts is (num_boxes) and zero before.
+template <typename T>
+void points_in_boxes_cpu(const T* points, const int64_t* point_offsets, int64_t num_points, const T* boxes,
+                         const int64_t* box_offsets, int64_t num_items, int64_t* first, int64_t* counts);
+template <typename T>
+void points_in_boxes_cuda(const T* points, const int64_t* point_offsets, int64_t num_points, const T* boxes,
+                          const int64_t* box_offsets, int64_t num_items, int64_t* first, int64_t* counts, Stream stream);
 
 }  // namespace equilidar

@@ -1,4 +1,10 @@
-"""Greedy non-maximum suppression of oriented boxes, seen from above."""
+"""Greedy non-maximum suppression, seen from above: of oriented boxes, of axis-aligned ones, of centers.
+
+Boxes are visited by falling score (equal scores: lower row first); each is kept unless one that was kept suppresses it.
+The rules differ in when a box suppresses another. All compare in float64: no threshold is met by rounding.
+"""
+
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float, Int64
@@ -9,14 +15,16 @@ from equilidar.ops.rotated_iou import bev_iou_pairs, near_pairs
 
 _BLOCK = 512
 
+# Given rows of kept and of other boxes, positions in both of those where the kept one suppresses the other.
+_Pairs = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
 
 def rotated_nms(
     boxes: Float[Tensor, "M 7"], scores: Float[Tensor, " M"], iou_threshold: float
 ) -> Int64[Tensor, " num_kept"]:
-    """Keep the best boxes that do not overlap.
+    """Keep the best oriented boxes that do not overlap.
 
-    Boxes are visited by falling score (equal scores: lower row first); a box is dropped if its BEV IoU with one that
-    was kept is above the threshold.
+    A box is dropped if its BEV IoU with one that was kept is above the threshold (OpenPCDet's `nms_gpu`).
 
     Args:
         boxes: x, y, z of the center, length, width, height, yaw.
@@ -25,6 +33,9 @@ def rotated_nms(
 
     Returns:
         Kept rows by falling score.
+
+    Raises:
+        ValueError: the threshold is not within 0..1.
     """
     return nms_batched(boxes, scores, iou_threshold, torch.zeros_like(scores, dtype=torch.int64))
 
@@ -40,38 +51,126 @@ def nms_batched(
     Raises:
         ValueError: the threshold is not within 0..1.
     """
-    if not 0 <= iou_threshold <= 1:
-        raise ValueError(f"iou_threshold must be within 0..1, got {iou_threshold}")
+    _check_iou_threshold(iou_threshold)
     return _rotated_nms(boxes, scores, groups, iou_threshold)
 
 
-def _nms_reference(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: float) -> Tensor:
+def axis_aligned_nms(
+    boxes: Float[Tensor, "M 7"],
+    scores: Float[Tensor, " M"],
+    iou_threshold: float,
+    groups: Int64[Tensor, " M"] | None = None,
+) -> Int64[Tensor, " num_kept"]:
+    """Keep the best boxes that do not overlap, all taken as if their yaw were 0.
+
+    The yaw is dropped, not rounded to the nearest axis: OpenPCDet's `nms_normal_gpu`, cheaper and blunter than
+    `rotated_nms`.
+
+    Args:
+        boxes: x, y, z of the center, length, width, height, yaw.
+        scores: the higher the better.
+        iou_threshold: 0..1; a box is dropped if its BEV IoU with one that was kept is above it.
+        groups: suppress within these (batch items, classes) only; None for one group.
+
+    Returns:
+        Kept rows by falling score.
+
+    Raises:
+        ValueError: the threshold is not within 0..1.
+    """
+    _check_iou_threshold(iou_threshold)
+    return _axis_aligned_nms(boxes, scores, _one_group(scores) if groups is None else groups, iou_threshold)
+
+
+def circle_nms(
+    centers: Float[Tensor, "M 2"],
+    scores: Float[Tensor, " M"],
+    radius: float,
+    groups: Int64[Tensor, " M"] | None = None,
+) -> Int64[Tensor, " num_kept"]:
+    """Keep the best centers with no better one nearby (CenterPoint, Yin et al. 2021).
+
+    A center is dropped if its distance to one that was kept is at most `radius`. CenterPoint's code compares its
+    `min_radius` (4, 12, 10, 1, 0.85, 0.175 for nuScenes' classes) with the squared distance: pass the square root
+    of such a figure.
+
+    Args:
+        centers: x, y.
+        scores: the higher the better.
+        radius: metres, at least 0.
+        groups: suppress within these (batch items, classes) only; None for one group.
+
+    Returns:
+        Kept rows by falling score.
+
+    Raises:
+        ValueError: the radius is negative.
+    """
+    if not radius >= 0:
+        raise ValueError(f"radius must be at least 0 metres, got {radius}")
+    return _circle_nms(centers, scores, _one_group(scores) if groups is None else groups, radius)
+
+
+def _one_group(scores: Tensor) -> Tensor:
+    return torch.zeros_like(scores, dtype=torch.int64)
+
+
+def _check_iou_threshold(iou_threshold: float) -> None:
+    if not 0 <= iou_threshold <= 1:
+        raise ValueError(f"iou_threshold must be within 0..1, got {iou_threshold}")
+
+
+def _rotated_reference(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: float) -> Tensor:
+    def suppressing(kept: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+        row, column = near_pairs(boxes[kept], boxes[other]).unbind(1)
+        overlap = bev_iou_pairs(boxes[kept[row]].double(), boxes[other[column]].double()) > iou_threshold
+        return row[overlap], column[overlap]
+
+    return _greedy(scores, groups, suppressing)
+
+
+def _axis_aligned_reference(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: float) -> Tensor:
+    half, area = boxes[:, 3:5].double() / 2, 4 * (boxes[:, 3:5].double() / 2).prod(1)
+
+    def suppressing(kept: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+        row, column = near_pairs(boxes[kept], boxes[other]).unbind(1)
+        a, b = kept[row], other[column]
+        shift = boxes[b, :2].double() - boxes[a, :2].double()
+        shared = torch.minimum(half[a], shift + half[b]) - torch.maximum(-half[a], shift - half[b])
+        overlap = shared.clamp_min(0).prod(1)
+        union = area[a] + area[b] - overlap
+        over = (union > 0) & (overlap / union > iou_threshold)
+        return row[over], column[over]
+
+    return _greedy(scores, groups, suppressing)
+
+
+def _circle_reference(centers: Tensor, scores: Tensor, groups: Tensor, radius: float) -> Tensor:
+    def suppressing(kept: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+        shift = centers[other].double() - centers[kept][:, None].double()
+        row, column = (shift.square().sum(-1) <= radius * radius).nonzero().unbind(1)
+        return row, column
+
+    return _greedy(scores, groups, suppressing)
+
+
+def _greedy(scores: Tensor, groups: Tensor, suppressing: _Pairs) -> Tensor:
     """Go through the sorted boxes in blocks, so that overlaps are only computed with what was kept before."""
     order = scores.argsort(descending=True, stable=True)
     kept = order[:0]
     for block in order.split(_BLOCK):
-        suppressor, hit = _overlapping(boxes, groups, kept, block, iou_threshold)
-        alive = torch.ones(len(block), dtype=torch.bool, device=boxes.device)
-        alive[hit] = False
+        row, hit = suppressing(kept, block)
+        alive = torch.ones(len(block), dtype=torch.bool, device=block.device)
+        alive[hit[groups[kept[row]] == groups[block[hit]]]] = False
         block = block[alive]
-        suppressor, hit = _overlapping(boxes, groups, block, block, iou_threshold)
-        kept = torch.cat([kept, block[_resolve(len(block), suppressor, hit)]])
+        row, hit = suppressing(block, block)
+        related = groups[block[row]] == groups[block[hit]]
+        kept = torch.cat([kept, block[_resolve(len(block), row[related], hit[related])]])
     return kept
 
 
-def _overlapping(boxes: Tensor, groups: Tensor, one: Tensor, other: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
-    """Return the positions in `one` and in `other` of boxes of a group that overlap too much."""
-    pairs = near_pairs(boxes[one], boxes[other])
-    pairs = pairs[groups[one[pairs[:, 0]]] == groups[other[pairs[:, 1]]]]
-    first, second = one[pairs[:, 0]], other[pairs[:, 1]]
-    # In float64: the threshold must not be met by rounding.
-    overlap = bev_iou_pairs(boxes[first].double(), boxes[second].double()) > threshold
-    row, column = pairs[overlap].unbind(1)
-    return row, column
-
-
 def _resolve(num: int, suppressor: Tensor, hit: Tensor) -> Tensor:
-    """Return which of `num` sorted boxes greedy suppression keeps, given all overlapping pairs.
+    """Return which of `num` sorted boxes greedy suppression keeps, given all suppressing pairs.
 
     Whoever has no undecided or kept box before it is kept, whoever has a kept one is dropped; repeated until all are
     decided. As many rounds as the longest chain of suppressions, not as there are boxes.
@@ -89,9 +188,25 @@ def _resolve(num: int, suppressor: Tensor, hit: Tensor) -> Tensor:
     return kept
 
 
+def _fake(boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float) -> Tensor:
+    return groups.new_empty(torch.library.get_ctx().new_dynamic_size())
+
+
 _rotated_nms = define_op(
     "rotated_nms(Tensor boxes, Tensor scores, Tensor groups, float iou_threshold) -> Tensor",
-    reference=_nms_reference,
-    fake=lambda boxes, scores, groups, iou_threshold: groups.new_empty(torch.library.get_ctx().new_dynamic_size()),
+    reference=_rotated_reference,
+    fake=_fake,
+    autocast="float32",
+)
+_axis_aligned_nms = define_op(
+    "axis_aligned_nms(Tensor boxes, Tensor scores, Tensor groups, float iou_threshold) -> Tensor",
+    reference=_axis_aligned_reference,
+    fake=_fake,
+    autocast="float32",
+)
+_circle_nms = define_op(
+    "circle_nms(Tensor centers, Tensor scores, Tensor groups, float radius) -> Tensor",
+    reference=_circle_reference,
+    fake=_fake,
     autocast="float32",
 )

@@ -63,7 +63,8 @@ def _contains(points: Tensor, boxes: Tensor) -> Tensor:
     """Return (M, N); differences come first, so that float32 is exact enough far from the origin."""
     x, y, z, length, width, height, yaw = boxes[:, :, None].unbind(1)
     dx, dy, dz = points[:, 0] - x, points[:, 1] - y, points[:, 2] - z
-    cos, sin = yaw.cos(), yaw.sin()
+    # From float64, so that the cosines of all math libraries agree in float32.
+    cos, sin = yaw.double().cos().to(yaw.dtype), yaw.double().sin().to(yaw.dtype)
     along, across = dx * cos + dy * sin, dy * cos - dx * sin
     return (along.abs() <= length / 2) & (across.abs() <= width / 2) & (dz.abs() <= height / 2)
 

@@ -1,8 +1,8 @@
 """Overlap of oriented boxes: seen from above, and in 3D.
 
-Boxes are rows x, y, z of the center, length, width, height, yaw (any range). All is computed in float64 and in the
-frame of one of the boxes, then rounded to the dtype of the boxes; so float32 boxes 100 km from the origin overlap
-as exactly as their coordinates say.
+Boxes are rows x, y, z of the center, length, width, height, yaw (any range). Overlaps of oriented boxes are computed
+in float64 and in the frame of one of the boxes, then rounded to the dtype of the boxes; so float32 boxes 100 km from
+the origin overlap as exactly as their coordinates say.
 """
 
 import math
@@ -19,34 +19,35 @@ _MAX_NEAR_TESTS = 1 << 22  # center distances held at once
 
 def bev_iou(a: Float[Tensor, "N 7"], b: Float[Tensor, "M 7"]) -> Float[Tensor, "N M"]:
     """Return the intersection over union of all pairs, seen from above. Not differentiable."""
-    overlap = _rotated_overlap(a, b)
-    return _ratio(overlap, _area(a)[:, None] + _area(b) - overlap, a.dtype)
+    return _rotated_iou(a, b, False)
 
 
 def iou_3d(a: Float[Tensor, "N 7"], b: Float[Tensor, "M 7"]) -> Float[Tensor, "N M"]:
     """Return the intersection over union of the volumes of all pairs. Not differentiable."""
-    overlap = _rotated_overlap(a, b) * _height_overlap(a[:, None], b[None])
-    return _ratio(overlap, _volume(a)[:, None] + _volume(b) - overlap, a.dtype)
+    return _rotated_iou(a, b, True)
 
 
 def bev_iou_pairs(a: Float[Tensor, "N 7"], b: Float[Tensor, "N 7"]) -> Float[Tensor, " N"]:
     """Return the intersection over union of row i with row i, seen from above. Not differentiable."""
-    overlap = _rotated_overlap_pairs(a, b)
-    return _ratio(overlap, _area(a) + _area(b) - overlap, a.dtype)
+    return _rotated_iou_pairs(a, b, False)
 
 
 def iou_3d_pairs(a: Float[Tensor, "N 7"], b: Float[Tensor, "N 7"]) -> Float[Tensor, " N"]:
     """Return the intersection over union of the volumes of row i with row i. Not differentiable."""
-    overlap = _rotated_overlap_pairs(a, b) * _height_overlap(a, b)
-    return _ratio(overlap, _volume(a) + _volume(b) - overlap, a.dtype)
+    return _rotated_iou_pairs(a, b, True)
 
 
 def axis_aligned_bev_iou(a: Float[Tensor, "N 7"], b: Float[Tensor, "M 7"]) -> Float[Tensor, "N M"]:
-    """Return the IoU of all pairs, seen from above, each box turned to the nearest axis.
+    """Return the IoU of all pairs, seen from above, each box turned to the nearest axis. Not differentiable.
 
     SECOND's anchors are assigned by it (Yan et al. 2018, section 3.3.1, as OpenPCDet's "nearest BEV"): a box closer
-    to the y axis than to the x axis (45 degrees included) swaps length and width, then the yaw is dropped.
+    to the y axis than to the x axis (45 degrees included) swaps length and width, then the yaw is dropped. Computed
+    in the dtype of the boxes.
     """
+    return _axis_aligned_iou(a, b)
+
+
+def _axis_aligned_reference(a: Tensor, b: Tensor) -> Tensor:
     low_a, high_a = _nearest_aligned(a)
     low_b, high_b = _nearest_aligned(b)
     overlap = (torch.minimum(high_a[:, None], high_b) - torch.maximum(low_a[:, None], low_b)).clamp_min(0).prod(-1)
@@ -60,38 +61,33 @@ def _nearest_aligned(boxes: Tensor) -> tuple[Tensor, Tensor]:
     return boxes[:, :2] - size / 2, boxes[:, :2] + size / 2
 
 
-def _area(boxes: Tensor) -> Tensor:
-    return boxes[:, 3:5].double().prod(1)
+def _iou_pairs_reference(a: Tensor, b: Tensor, volume: bool) -> Tensor:
+    chunks = zip(a.double().split(_MAX_PAIRS), b.double().split(_MAX_PAIRS), strict=True)
+    return torch.cat([_iou_chunk(one, other, volume) for one, other in chunks]).to(a.dtype)
 
 
-def _volume(boxes: Tensor) -> Tensor:
-    return boxes[:, 3:6].double().prod(1)
+def _iou_chunk(a: Tensor, b: Tensor, volume: bool) -> Tensor:
+    """Return the IoU of row i with row i, in float64; boxes without extent overlap nothing, themselves included."""
+    overlap, together = bev_overlap(a, b), a[:, 3:5].prod(1) + b[:, 3:5].prod(1)
+    if volume:
+        overlap, together = overlap * _height_overlap(a, b), a[:, 3:6].prod(1) + b[:, 3:6].prod(1)
+    union = together - overlap
+    return torch.where(union > 0, overlap / union.clamp_min(1e-300), 0.0).clamp(0, 1)
 
 
 def _height_overlap(a: Tensor, b: Tensor) -> Tensor:
-    rise = b[..., 2].double() - a[..., 2].double()
-    half_a, half_b = a[..., 5].double() / 2, b[..., 5].double() / 2
+    rise, half_a, half_b = b[:, 2] - a[:, 2], a[:, 5] / 2, b[:, 5] / 2
     return (torch.minimum(half_a, rise + half_b) - torch.maximum(-half_a, rise - half_b)).clamp_min(0)
 
 
-def _ratio(overlap: Tensor, union: Tensor, dtype: torch.dtype) -> Tensor:
-    """Divide; boxes without extent overlap nothing, themselves included."""
-    return torch.where(union > 0, overlap / union.clamp_min(1e-300), 0.0).clamp(0, 1).to(dtype)
-
-
-def _overlap_pairs_reference(a: Tensor, b: Tensor) -> Tensor:
-    """Return the area that row i of a shares with row i of b, in float64.
+def bev_overlap(a: Tensor, b: Tensor) -> Tensor:
+    """Return the area that row i of a shares with row i of b, both in float64.
 
     In a's own frame it is the rectangle |x| <= length / 2, |y| <= width / 2. For a polygon traversed counter-clockwise
     the shared area is minus the sum over its edges of the integral of y dx, x and y each clamped to the rectangle
     (Green's theorem; the clamped upper and lower boundary enclose the intersection). No corner is ever classified as
     inside or outside, so the result is continuous: edges may touch or coincide.
     """
-    chunks = zip(a.double().split(_MAX_PAIRS), b.double().split(_MAX_PAIRS), strict=True)
-    return torch.cat([_overlap_chunk(one, other) for one, other in chunks])
-
-
-def _overlap_chunk(a: Tensor, b: Tensor) -> Tensor:
     half_length, half_width = a[:, 3, None] / 2, a[:, 4, None] / 2
     corners = _corners_in_frame(a, b)
     start, stop = corners, corners.roll(-1, 1)
@@ -126,15 +122,15 @@ def _mean_excess(p: Tensor, q: Tensor) -> Tensor:
     return torch.where(low >= 0, (p + q) / 2, torch.where(high > 0, crossing, 0.0))
 
 
-def _overlap_reference(a: Tensor, b: Tensor) -> Tensor:
-    """Return the shared areas of all pairs; only pairs whose circumscribed circles meet are computed."""
-    overlap = torch.zeros(len(a), len(b), dtype=torch.float64, device=a.device)
+def _iou_reference(a: Tensor, b: Tensor, volume: bool) -> Tensor:
+    """Return the IoU of all pairs; only pairs whose circumscribed circles meet are computed."""
+    iou = a.new_zeros(len(a), len(b))
     step = max(1, _MAX_NEAR_TESTS // max(1, len(b)))
     for first in range(0, len(a), step):
         row, column = near_pairs(a[first : first + step], b).unbind(1)
         row = row + first
-        overlap[row, column] = _overlap_pairs_reference(a[row], b[column])
-    return overlap
+        iou[row, column] = _iou_pairs_reference(a[row], b[column], volume)
+    return iou
 
 
 def near_pairs(a: Tensor, b: Tensor) -> Tensor:
@@ -147,15 +143,21 @@ def near_pairs(a: Tensor, b: Tensor) -> Tensor:
     return (dx * dx + dy * dy <= reach * reach).nonzero()
 
 
-_rotated_overlap_pairs = define_op(
-    "rotated_overlap_pairs(Tensor a, Tensor b) -> Tensor",
-    reference=_overlap_pairs_reference,
-    fake=lambda a, b: a.new_empty(a.shape[0], dtype=torch.float64),
+_rotated_iou = define_op(
+    "rotated_iou(Tensor a, Tensor b, bool volume) -> Tensor",
+    reference=_iou_reference,
+    fake=lambda a, b, volume: a.new_empty(a.shape[0], b.shape[0]),
     autocast="float32",
 )
-_rotated_overlap = define_op(
-    "rotated_overlap(Tensor a, Tensor b) -> Tensor",
-    reference=_overlap_reference,
-    fake=lambda a, b: a.new_empty(a.shape[0], b.shape[0], dtype=torch.float64),
+_rotated_iou_pairs = define_op(
+    "rotated_iou_pairs(Tensor a, Tensor b, bool volume) -> Tensor",
+    reference=_iou_pairs_reference,
+    fake=lambda a, b, volume: a.new_empty(a.shape[0]),
+    autocast="float32",
+)
+_axis_aligned_iou = define_op(
+    "axis_aligned_iou(Tensor a, Tensor b) -> Tensor",
+    reference=_axis_aligned_reference,
+    fake=lambda a, b: a.new_empty(a.shape[0], b.shape[0]),
     autocast="float32",
 )

@@ -12,9 +12,16 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from equilidar.ops import rotated_iou
+from equilidar.ops._registration import reference_of
 from equilidar.ops.rotated_iou import axis_aligned_bev_iou, bev_iou, bev_iou_pairs, iou_3d, iou_3d_pairs
 from equilidar.structures import Boxes3D
 from equilidar.testing import assert_equivariant, assert_op, similarities
+from tests.ops.implementations import (
+    IMPLEMENTATIONS,
+    assert_kernel_equals_reference,
+    assert_same_bits_with_any_threads,
+    use,
+)
 
 
 def boxes_of(num, seed=0, spread=6.0):
@@ -32,11 +39,24 @@ def polygon(row):
     return shapely.affinity.translate(shapely.affinity.rotate(shape, math.degrees(yaw), (0, 0)), x, y)
 
 
-def overlap_by_shapely(a, b):
-    one, other = [polygon(row) for row in a], [polygon(row) for row in b]
-    areas = [[p.intersection(q).area for q in other] for p in one]
-    return torch.tensor(areas, dtype=torch.float64, device=a.device).view(len(a), len(b))
+def iou_by_shapely(a, b, volume):
+    """In the frame of each box of a: far from the origin shapely's own coordinates are too coarse."""
+    iou = torch.zeros(len(a), len(b), dtype=torch.float64)
+    for i, one in enumerate(a.cpu().double()):
+        for j, other in enumerate(b.cpu().double()):
+            shift = torch.cat([one[:3], torch.zeros(4, dtype=torch.float64)])
+            overlap = polygon(one - shift).intersection(polygon(other - shift)).area
+            size_one, size_other = one[3:5].prod(), other[3:5].prod()
+            if volume:
+                top = min(one[5] / 2, other[2] - one[2] + other[5] / 2)
+                bottom = max(-one[5] / 2, other[2] - one[2] - other[5] / 2)
+                overlap, size_one, size_other = overlap * max(top - bottom, 0), size_one * one[5], size_other * other[5]
+            union = float(size_one + size_other - overlap)
+            iou[i, j] = overlap / union if union > 0 else 0
+    return iou.to(a.device)
 
+
+HUGE = torch.tensor([4e6, -1e6, 3e5, 0, 0, 0, 0])
 
 CASES = {
     "empty": (boxes_of(0), boxes_of(0)),
@@ -44,20 +64,81 @@ CASES = {
     "one box": (boxes_of(1), boxes_of(1, 1)),
     "duplicates": (boxes_of(4).repeat(2, 1), boxes_of(4).repeat(2, 1)),
     "far away": (boxes_of(4), boxes_of(4) + torch.tensor([100.0, 0, 0, 0, 0, 0, 0])),
-    "single precision": (boxes_of(12).float(), boxes_of(12, 1).float()),
+    "several": (boxes_of(12), boxes_of(12, 1)),
+    "huge coordinates": (boxes_of(6) + HUGE, boxes_of(6, 1) + HUGE),
+    "no extent": (
+        boxes_of(4) * torch.tensor([1, 1, 1, 1, 0, 1, 1]),
+        boxes_of(4, 1) * torch.tensor([1, 1, 1, 1, 1, 0, 1]),
+    ),
     "non-contiguous": (boxes_of(24)[::2], boxes_of(24, 1).T.contiguous().T[::2]),
 }
 
 
+@pytest.mark.parametrize("volume", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("case", CASES)
-def test_op(case, device):
-    a, b = (boxes.to(device) for boxes in CASES[case])
-    assert_op(torch.ops.equilidar.rotated_overlap.default, [a, b], reference=overlap_by_shapely)
+def test_op(case, dtype, volume, device):
+    a, b = (boxes.to(device, dtype) for boxes in CASES[case])
+    assert_op(torch.ops.equilidar.rotated_iou.default, [a, b, volume], reference=iou_by_shapely)
     num = min(len(a), len(b))
     assert_op(
-        torch.ops.equilidar.rotated_overlap_pairs.default,
-        [a[:num], b[:num]],
-        reference=lambda one, other: overlap_by_shapely(one, other).diagonal(),
+        torch.ops.equilidar.rotated_iou_pairs.default,
+        [a[:num], b[:num], volume],
+        reference=lambda *args: iou_by_shapely(*args).diagonal(),
+    )
+
+
+def aligned_by_shapely(a, b):
+    def aligned(row):
+        quarter_turns = round(float(row[6]) / (math.pi / 2))
+        return polygon(torch.cat([row[:6], torch.tensor([quarter_turns * math.pi / 2], dtype=torch.float64)]))
+
+    pairs = [[(aligned(p), aligned(q)) for q in b.cpu().double()] for p in a.cpu().double()]
+    iou = [[p.intersection(q).area / max(p.union(q).area, 1e-6) for p, q in row] for row in pairs]
+    return torch.tensor(iou, dtype=torch.float64, device=a.device).view(len(a), len(b))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("case", [case for case in CASES if case != "huge coordinates"])
+def test_axis_aligned_op(case, dtype, device):
+    a, b = (boxes.to(device, dtype) for boxes in CASES[case])
+    assert_op(torch.ops.equilidar.axis_aligned_iou.default, [a, b], reference=aligned_by_shapely)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_many_boxes_equal_the_reference(dtype, device):
+    a, b = boxes_of(150, 3, spread=25).to(device, dtype), boxes_of(170, 4, spread=25).to(device, dtype)
+    a[::7, 3:5] *= 10
+    b[::11, 3:6] *= 1e-3
+    a[:20], a[20:40, :6] = b[:20], b[20:40, :6]
+    assert_kernel_equals_reference(torch.ops.equilidar.rotated_iou.default, a, b, True)
+    assert_kernel_equals_reference(torch.ops.equilidar.rotated_iou_pairs.default, a, b[: len(a)], False)
+    # One comparison decides, at 45 degrees, between two shapes: kernel and reference agree in each bit.
+    a[:, 6] = torch.arange(len(a), device=device) * (math.pi / 4)
+    op = torch.ops.equilidar.axis_aligned_iou.default
+    assert torch.equal(op(a, b), reference_of(op)(a, b))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -1.0])
+def test_odd_numbers_overlap_nothing_and_leave_the_others_alone(value):
+    boxes = boxes_of(6)
+    clean = bev_iou(boxes, boxes)
+    for column in range(7):
+        odd = boxes.clone()
+        odd[2, column] = value
+        iou = iou_3d(odd, boxes) if column in (2, 5) else bev_iou(odd, boxes)
+        assert ((iou >= 0) & (iou <= 1)).all()
+        others = [0, 1, 3, 4, 5]
+        assert column in (2, 5) or torch.equal(iou[others], clean[others])
+        assert not math.isnan(value) or (iou[2] == 0).all()
+        pairs = iou_3d_pairs(odd, boxes)
+        assert ((pairs >= 0) & (pairs <= 1)).all() and (not math.isnan(value) or pairs[2] == 0)
+
+
+def test_same_bits_with_any_number_of_threads():
+    a, b = boxes_of(20000, spread=150), boxes_of(150, 1, spread=150)  # enough for several tasks
+    assert_same_bits_with_any_threads(
+        lambda: (iou_3d(a, b), bev_iou(a.float(), b.float()), bev_iou_pairs(a, a.flip(0)), axis_aligned_bev_iou(a, b))
     )
 
 
@@ -67,7 +148,8 @@ def test_matrix_and_pairs_agree():
     torch.testing.assert_close(iou_3d(a, b).diagonal(), iou_3d_pairs(a, b), rtol=1e-12, atol=1e-14)
 
 
-def test_chunks_do_not_change_the_result(monkeypatch):
+def test_chunks_of_the_reference_do_not_change_the_result(monkeypatch):
+    use("reference", rotated_iou, monkeypatch)
     a, b = boxes_of(20), boxes_of(15, 1)
     expected = iou_3d(a, b)
     monkeypatch.setattr(rotated_iou, "_MAX_PAIRS", 7)
@@ -179,6 +261,30 @@ def test_overlap_is_invariant_under_similarities():
     )
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    any_box,
+    any_box,
+    st.floats(-4, 4),
+    st.floats(0.1, 10),
+    st.booleans(),
+    st.tuples(st.floats(-100, 100), st.floats(-100, 100), st.floats(-100, 100)),
+)
+def test_overlap_of_any_two_boxes_is_invariant_under_similarities(first, second, yaw, scale, mirror, shift):
+    a, b = torch.tensor([first], dtype=torch.float64), torch.tensor([second], dtype=torch.float64)
+
+    def moved(box):
+        x, y, z, *size, heading = box[0].tolist()
+        y, heading = (-y, -heading) if mirror else (y, heading)
+        cos, sin = scale * math.cos(yaw), scale * math.sin(yaw)
+        center = x * cos - y * sin + shift[0], x * sin + y * cos + shift[1], z * scale + shift[2]
+        return torch.tensor([[*center, *(scale * extent for extent in size), heading + yaw]], dtype=torch.float64)
+
+    for function in (bev_iou, iou_3d, bev_iou_pairs, iou_3d_pairs):
+        # Shifting rounds coordinates of 100 m; the least extent is a millimetre.
+        assert float(function(moved(a), moved(b))) == pytest.approx(float(function(a, b)), abs=1e-8)
+
+
 def test_axis_aligned_overlap():
     a = torch.cat([box(yaw=0.7), box(yaw=-0.7), box(yaw=math.pi), box(yaw=math.pi / 4), box(yaw=1.7), box(yaw=-1.7)])
     turned = [False, False, False, True, True, True]
@@ -196,8 +302,10 @@ def iou_files(oracles):
     return found
 
 
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_overlaps_reproduce_oracle(oracles, dtype):
+def test_overlaps_reproduce_oracle(oracles, dtype, implementation, monkeypatch):
+    use(implementation, rotated_iou, monkeypatch)
     tolerance = 1e-9 if dtype == torch.float64 else 1e-6
     for path in iou_files(oracles):
         data = np.load(path)
@@ -206,11 +314,14 @@ def test_overlaps_reproduce_oracle(oracles, dtype):
             error = np.abs(function(a, b).double().numpy() - expected)
             kinds = [str(data["kind_names"][kind]) for kind in data["kind"][error > tolerance]]
             assert not kinds, f"{path.name}: {function.__name__} is off by {error.max():.2e}, kinds {set(kinds)}"
-        area = torch.ops.equilidar.rotated_overlap_pairs(a, b).numpy()
-        np.testing.assert_allclose(area, data["inter_area"], rtol=1e-9, atol=1e-9)
+        together = a[:, 3:5].double().prod(1) + b[:, 3:5].double().prod(1)
+        iou = bev_iou_pairs(a.double(), b.double())
+        np.testing.assert_allclose(iou / (1 + iou) * together, data["inter_area"], rtol=1e-9, atol=1e-9)
 
 
-def test_matrix_reproduces_oracle(oracles):
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_matrix_reproduces_oracle(oracles, implementation, monkeypatch):
+    use(implementation, rotated_iou, monkeypatch)
     for path in iou_files(oracles):
         data = np.load(path)
         a, b = (torch.from_numpy(data[f"boxes_{name}"][:500]).double() for name in "ab")
