@@ -3,6 +3,7 @@
 
 #include "portable.h"
 #if !defined(__CUDACC__)
+#include <memory>
 #include <vector>
 
 #include "sort.h"
@@ -51,17 +52,6 @@ EQL_HD int64_t first_at_least(const int64_t* keys, int64_t first, int64_t last, 
   return first;
 }
 
-// Write the neighbours of one cell along x in the line that `base` is in, the cell's key moved in z and y: entries
-// [0, size) of column `row` of `table`, whose rows are `num` long. `position` is at the first key >= base - size / 2.
-EQL_HD void write_line(const int64_t* keys, const int32_t* order, int64_t num, int64_t base, int64_t size,
-                       int64_t position, int32_t* table, int64_t row) {
-  for (int64_t tap = 0; tap < size; ++tap) {
-    const bool found = position < num && keys[position] == base - size / 2 + tap;
-    table[tap * num + row] = !found ? -1 : order == nullptr ? static_cast<int32_t>(position) : order[position];
-    position += found;
-  }
-}
-
 struct Geometry {
   Cells in_shape, out_shape, kernel, stride, padding;
 
@@ -71,13 +61,7 @@ struct Geometry {
   }
 };
 
-// One output cell that reads an input cell, and under which offset.
-struct Reader {
-  int64_t key;
-  int32_t offset;
-  bool exists;
-};
-
+// Output number `tap` that reads the input cell `index` along an axis, and under which offset; false if there is none.
 EQL_HD bool read_along(int64_t index, int64_t tap, int64_t kernel, int64_t stride, int64_t padding, int64_t size,
                        int64_t& out, int64_t& offset) {
   const int64_t shifted = index + padding;
@@ -86,46 +70,69 @@ EQL_HD bool read_along(int64_t index, int64_t tap, int64_t kernel, int64_t strid
   return offset < kernel && out >= 0 && out < size;
 }
 
-// The reader number `tap`, of taps().volume(), of a cell [batch, z, y, x].
-EQL_HD Reader reader_of(const int32_t* row, int64_t tap, const Geometry& g) {
-  const Cells taps = g.taps();
-  int64_t z, y, x, dz, dy, dx;
-  const bool in_z = read_along(row[1], tap / (taps.y * taps.x), g.kernel.z, g.stride.z, g.padding.z, g.out_shape.z, z, dz);
-  const bool in_y = read_along(row[2], tap / taps.x % taps.y, g.kernel.y, g.stride.y, g.padding.y, g.out_shape.y, y, dy);
-  const bool in_x = read_along(row[3], tap % taps.x, g.kernel.x, g.stride.x, g.padding.x, g.out_shape.x, x, dx);
-  return {cell_key(row[0], z, y, x, g.out_shape), static_cast<int32_t>((dz * g.kernel.y + dy) * g.kernel.x + dx),
-          in_z && in_y && in_x};
-}
-
-// Rows of a table in which the pairs of a block are counted and listed together.
-constexpr int64_t kPairBlock = 2048;
-
-EQL_HD int64_t pair_blocks(int64_t num_out) { return (num_out + kPairBlock - 1) / kPairBlock; }
-
 #if !defined(__CUDACC__)
 
-// table (kernel.volume(), num): the input row that each row reads under each offset, -1 for none.
-void submanifold_table_cpu(const int32_t* coords, int64_t num, Cells shape, Cells kernel, int32_t* table);
-
-// starts (num_offsets * pair_blocks(num_out) + 1): where the pairs of each offset and block begin, without the center's.
-void count_pairs_cpu(const int32_t* table, int64_t num_offsets, int64_t num_out, int64_t center, int64_t* starts);
-void list_pairs_cpu(const int32_t* table, int64_t num_offsets, int64_t num_out, int64_t center, const int64_t* starts,
-                    int32_t* in_rows, int32_t* out_rows);
-
-// The pairs of a strided convolution sorted by output cell; a record's value is (input row << kOffsetBits) | offset.
-struct StridedPairs {
-  static constexpr int kOffsetBits = 20;
-  std::unique_ptr<Record[]> records;
-  std::vector<int64_t> counts;  // per offset
-  int64_t size, num_out;
+// Keys in ascending order, one more that no cell has, and the rows that they are of: null where coords come sorted.
+struct SortedCells {
+  std::unique_ptr<int64_t[]> keys;
+  std::unique_ptr<int32_t[]> order;
+  int64_t num;
 };
 
-StridedPairs strided_pairs_cpu(const int32_t* coords, int64_t num, int64_t batch_size, const Geometry& geometry);
-void list_strided_pairs_cpu(const StridedPairs& pairs, const Geometry& geometry, int32_t* in_rows, int32_t* out_rows,
-                            int32_t* out_coords);
+SortedCells sort_cells(const int32_t* coords, int64_t num, const Cells& shape);
 
-// Largest batch index + 1.
-int64_t batch_size_of(const int32_t* coords, int64_t num);
+// A submanifold convolution's pairs, found twice: to count them, and to list them where the counts say.
+class SubmanifoldPairs {
+ public:
+  SubmanifoldPairs(const int32_t* coords, int64_t num, const Cells& shape, const Cells& kernel);
+  // Pairs per offset, none under the center.
+  std::vector<int64_t> counts;
+  void list(int32_t* in_rows, int32_t* out_rows) const;
+
+ private:
+  struct Line {
+    int64_t move, first_dx, size, offset;  // of the first cell of the line
+  };
+  template <typename Emit>
+  void walk(const Line& line, int64_t begin, int64_t end, const Emit& emit) const;
+
+  SortedCells cells_;
+  std::vector<Line> lines_;
+  int64_t chunks_, reach_;
+  std::vector<int64_t> starts_;  // (num_offsets, chunks), relative to the offset's first pair
+};
+
+// A strided convolution's output cells and pairs, likewise.
+class StridedPairs {
+ public:
+  StridedPairs(const int32_t* coords, int64_t num, const Geometry& geometry);
+  std::vector<int64_t> counts;
+  int64_t num_out;
+  void list(int32_t* in_rows, int32_t* out_rows, int32_t* out_coords) const;
+
+ private:
+  // Cells of one (batch, z, y), in sorted order.
+  struct Line {
+    int64_t batch, z, y, begin, end;
+  };
+  struct Bits;
+  // Call visit(cell, out x, offset) for all pairs of an output line.
+  template <typename Visit>
+  void for_each_reader(int64_t group, const Visit& visit) const;
+
+  SortedCells cells_;
+  // The last x of an output cell that reads a cell, and under which offset along x it does.
+  std::unique_ptr<int32_t[]> last_x_, first_dx_;
+  Geometry geometry_;
+  std::vector<Line> lines_;
+  // (output line, input line << kOffsetBits | offset of the line), sorted; and where each output line begins.
+  static constexpr int kOffsetBits = 20;
+  std::unique_ptr<Record[]> readers_;
+  std::vector<int64_t> groups_;
+  int64_t chunks_;
+  std::vector<int64_t> starts_;      // (chunks, num_offsets): where the pairs of each chunk begin
+  std::vector<int64_t> out_starts_;  // (chunks + 1): its first output row
+};
 
 #endif
 

@@ -61,7 +61,7 @@ def submanifold_rulebook(coords: Int32[Tensor, "V 4"], shape: IntTriple, kernel:
     """
     if any(size < 1 or size % 2 == 0 for size in kernel):
         raise ValueError(f"kernel of a submanifold convolution must be odd along every axis, got {tuple(kernel)}")
-    _check_keys(shape)
+    check_cells(shape)
     in_rows, out_rows, counts = _submanifold_pairs(coords, shape, kernel)
     center = math.prod(kernel) // 2
     return Rulebook(in_rows, out_rows, tuple(counts.tolist()), center, len(coords), len(coords))
@@ -83,7 +83,7 @@ def strided_rulebook(
         The rulebook, and the output coords sorted by [batch, z, y, x].
     """
     output_shape(shape, kernel, stride, padding)
-    _check_keys(shape)
+    check_cells(shape)
     in_rows, out_rows, counts, out_coords = _strided_pairs(coords, shape, kernel, stride, padding)
     return Rulebook(in_rows, out_rows, tuple(counts.tolist()), -1, len(coords), len(out_coords)), out_coords
 
@@ -108,8 +108,8 @@ def output_shape(shape: IntTriple, kernel: IntTriple, stride: IntTriple, padding
     return z, y, x
 
 
-def _check_keys(shape: IntTriple) -> None:
-    """Raise ValueError where keys could exceed 63 bits; 2^15 of them are left to the batch."""
+def check_cells(shape: IntTriple) -> None:
+    """Raise ValueError where `cell_keys` could exceed 63 bits; 16 of them are left to the batch."""
     if math.prod(shape) >= _MAX_CELLS:
         raise ValueError(
             f"a grid of {tuple(shape)} cells (z, y, x) holds {math.prod(shape):.1e}, at most {_MAX_CELLS:.1e} can be "

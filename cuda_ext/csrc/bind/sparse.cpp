@@ -2,6 +2,9 @@
 #include "bind/binding.h"
 #include "rulebook.h"
 #include "sparse_conv.h"
+#include "voxelize.h"
+
+#include <ATen/ops/empty_like.h>
 
 namespace equilidar {
 namespace {
@@ -54,23 +57,24 @@ Tensor sparse_conv_weight_grad(const Tensor& features, const Tensor& grad, const
 
 Cells cells_of(at::IntArrayRef sizes) { return {sizes[0], sizes[1], sizes[2]}; }
 
+Tensor on_host(const std::vector<int64_t>& values) {
+  Tensor tensor = at::empty({static_cast<int64_t>(values.size())}, at::TensorOptions(at::kLong));
+  std::copy(values.begin(), values.end(), tensor.mutable_data_ptr<int64_t>());
+  return tensor;
+}
+
+int64_t sum_of(const std::vector<int64_t>& counts) {
+  int64_t total = 0;
+  for (const int64_t count : counts) total += count;
+  return total;
+}
+
 std::tuple<Tensor, Tensor, Tensor> submanifold_pairs(const Tensor& given, at::IntArrayRef shape, at::IntArrayRef kernel) {
   const Tensor coords = given.contiguous();
-  const auto rows = coords.options().dtype(at::kInt), host = at::TensorOptions(at::kLong);
-  const int64_t num = coords.size(0), num_offsets = cells_of(kernel).volume(), center = num_offsets / 2;
-  const int64_t blocks = pair_blocks(num);
-  Tensor table = at::empty({num_offsets, num}, rows), counts = at::empty({num_offsets}, host);
-  std::vector<int64_t> starts(num_offsets * blocks + 1);
-  submanifold_table_cpu(coords.const_data_ptr<int32_t>(), num, cells_of(shape), cells_of(kernel),
-                        table.mutable_data_ptr<int32_t>());
-  count_pairs_cpu(table.const_data_ptr<int32_t>(), num_offsets, num, center, starts.data());
-  for (int64_t k = 0; k < num_offsets; ++k) {
-    counts.mutable_data_ptr<int64_t>()[k] = starts[(k + 1) * blocks] - starts[k * blocks];
-  }
-  Tensor in_rows = at::empty({starts.back()}, rows), out_rows = at::empty({starts.back()}, rows);
-  list_pairs_cpu(table.const_data_ptr<int32_t>(), num_offsets, num, center, starts.data(),
-                 in_rows.mutable_data_ptr<int32_t>(), out_rows.mutable_data_ptr<int32_t>());
-  return {in_rows, out_rows, counts};
+  const SubmanifoldPairs pairs(coords.const_data_ptr<int32_t>(), coords.size(0), cells_of(shape), cells_of(kernel));
+  Tensor in_rows = at::empty({sum_of(pairs.counts)}, coords.options()), out_rows = at::empty_like(in_rows);
+  pairs.list(in_rows.mutable_data_ptr<int32_t>(), out_rows.mutable_data_ptr<int32_t>());
+  return {in_rows, out_rows, on_host(pairs.counts)};
 }
 
 Geometry geometry_of(at::IntArrayRef shape, at::IntArrayRef kernel, at::IntArrayRef stride, at::IntArrayRef padding) {
@@ -85,22 +89,67 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> strided_pairs(const Tensor& given, at
                                                          at::IntArrayRef kernel, at::IntArrayRef stride,
                                                          at::IntArrayRef padding) {
   const Tensor coords = given.contiguous();
-  const auto rows = coords.options().dtype(at::kInt), host = at::TensorOptions(at::kLong);
-  const Geometry geometry = geometry_of(shape, kernel, stride, padding);
-  const int32_t* const cells = coords.const_data_ptr<int32_t>();
-  const StridedPairs pairs = strided_pairs_cpu(cells, coords.size(0), batch_size_of(cells, coords.size(0)), geometry);
-  Tensor counts = at::empty({geometry.kernel.volume()}, host);
-  std::copy(pairs.counts.begin(), pairs.counts.end(), counts.mutable_data_ptr<int64_t>());
-  Tensor in_rows = at::empty({pairs.size}, rows), out_rows = at::empty({pairs.size}, rows);
-  Tensor out_coords = at::empty({pairs.num_out, 4}, rows);
-  list_strided_pairs_cpu(pairs, geometry, in_rows.mutable_data_ptr<int32_t>(), out_rows.mutable_data_ptr<int32_t>(),
-                         out_coords.mutable_data_ptr<int32_t>());
-  return {in_rows, out_rows, counts, out_coords};
+  const StridedPairs pairs(coords.const_data_ptr<int32_t>(), coords.size(0), geometry_of(shape, kernel, stride, padding));
+  Tensor in_rows = at::empty({sum_of(pairs.counts)}, coords.options()), out_rows = at::empty_like(in_rows);
+  Tensor out_coords = at::empty({pairs.num_out, 4}, coords.options());
+  pairs.list(in_rows.mutable_data_ptr<int32_t>(), out_rows.mutable_data_ptr<int32_t>(),
+             out_coords.mutable_data_ptr<int32_t>());
+  return {in_rows, out_rows, on_host(pairs.counts), out_coords};
+}
+
+template <typename T>
+VoxelGrid<T> grid_of(at::ArrayRef<double> low, at::ArrayRef<double> high, at::ArrayRef<double> size) {
+  VoxelGrid<T> grid;
+  int64_t count[3];
+  for (int axis = 0; axis < 3; ++axis) {
+    grid.low[axis] = static_cast<T>(low[axis]);
+    grid.size[axis] = static_cast<T>(size[axis]);
+    count[axis] = std::llround((high[axis] - low[axis]) / size[axis]);
+  }
+  grid.shape = {count[2], count[1], count[0]};
+  return grid;
+}
+
+std::tuple<Tensor, Tensor> voxel_rows(const Tensor& xyz, const Tensor& offsets, at::ArrayRef<double> low,
+                                      at::ArrayRef<double> high, at::ArrayRef<double> size) {
+  const Tensor points = xyz.contiguous(), bounds = offsets.contiguous();
+  Tensor rows = at::empty({points.size(0)}, bounds.options()), coords;
+  AT_DISPATCH_FLOATING_TYPES(points.scalar_type(), "voxel_rows", [&] {
+    const VoxelGrid<scalar_t> grid = grid_of<scalar_t>(low, high, size);
+    const VoxelOrder order =
+        sort_points_cpu(points.const_data_ptr<scalar_t>(), bounds.const_data_ptr<int64_t>(), bounds.size(0) - 1, grid);
+    coords = at::empty({order.num_voxels, 4}, bounds.options().dtype(at::kInt));
+    voxel_rows_cpu(order, grid.shape, rows.mutable_data_ptr<int64_t>(), coords.mutable_data_ptr<int32_t>());
+  });
+  return {rows, coords};
+}
+
+Tensor mean_by_row(const Tensor& given, const Tensor& given_rows, int64_t num_rows) {
+  const Tensor values = given.to(sum_dtype(given)).contiguous(), rows = given_rows.contiguous();
+  Tensor mean = at::empty({num_rows, values.size(1)}, values.options());
+  AT_DISPATCH_FLOATING_TYPES(values.scalar_type(), "mean_by_row", [&] {
+    mean_by_row_cpu(values.const_data_ptr<scalar_t>(), rows.const_data_ptr<int64_t>(), values.size(0), values.size(1),
+                    num_rows, mean.mutable_data_ptr<scalar_t>());
+  });
+  return mean.to(given.scalar_type());
+}
+
+std::tuple<Tensor, Tensor> hard_slots(const Tensor& given_rows, const Tensor& offsets, int64_t num_voxels,
+                                      int64_t max_points, int64_t max_voxels) {
+  const Tensor rows = given_rows.contiguous(), bounds = offsets.contiguous();
+  Tensor kept = at::empty({num_voxels}, rows.options()), slots = at::empty_like(rows);
+  const int64_t num_kept = hard_slots_cpu(rows.const_data_ptr<int64_t>(), bounds.const_data_ptr<int64_t>(),
+                                          bounds.size(0) - 1, num_voxels, max_points, max_voxels,
+                                          kept.mutable_data_ptr<int64_t>(), slots.mutable_data_ptr<int64_t>());
+  return {kept.narrow(0, 0, num_kept).clone(), slots};
 }
 
 }  // namespace
 
 TORCH_LIBRARY_IMPL(equilidar, CPU, m) {
+  m.impl("voxel_rows", TORCH_FN(voxel_rows));
+  m.impl("mean_by_row", TORCH_FN(mean_by_row));
+  m.impl("hard_slots", TORCH_FN(hard_slots));
   m.impl("submanifold_pairs", TORCH_FN(submanifold_pairs));
   m.impl("strided_pairs", TORCH_FN(strided_pairs));
   m.impl("sparse_conv", TORCH_FN(sparse_conv));
