@@ -16,9 +16,9 @@ struct ConvKernels {
   // the rows first, first + 1, ... and tile is overwritten. matrix is (depth, width), tile (., width), width padded.
   void (*multiply_rows)(const T* features, int64_t depth, const T* matrix, int64_t width, const int32_t* sources,
                         const int32_t* targets, int64_t num_pairs, int64_t first, T* tile);
-  // sums (height, width) += left^T right over num_rows rows; left is (num_rows, height), right (num_rows, width), width
-  // padded.
-  void (*add_outer_products)(const T* left, int64_t height, const T* right, int64_t width, int64_t num_rows, T* sums);
+  // sums (height, width) += sum over r of the outer product of left[r] (height) and right[r] (width), width padded.
+  void (*add_outer_products)(const T* const* left, int64_t height, const T* const* right, int64_t width,
+                             int64_t num_rows, T* sums);
 };
 
 template <typename T>

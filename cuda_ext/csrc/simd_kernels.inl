@@ -4,10 +4,9 @@
 // No standard header may be included here: an inline function of one, compiled for AVX-512 and merged by the linker with
 // its namesakes, would crash older machines.
 
-// C (ROWS, VECTORS) = [C +] sum over d of A(row, d) * B(d, vector), C in registers throughout.
-template <typename T, int ROWS, int VECTORS, bool ADD, typename A>
-inline __attribute__((always_inline)) void multiply_block(const A& a, const T* b, int64_t stride, int64_t depth,
-                                                          T* const* c) {
+// C (ROWS, VECTORS) = [C +] sum over d of a(row, d) * b(d)[vector], C in registers throughout.
+template <typename T, int ROWS, int VECTORS, bool ADD, typename A, typename B>
+inline __attribute__((always_inline)) void multiply_block(const A& a, const B& b, int64_t depth, T* const* c) {
   using V = Vector<T>;
   typename V::Type sums[ROWS][VECTORS];
 #pragma GCC unroll 16
@@ -18,7 +17,7 @@ inline __attribute__((always_inline)) void multiply_block(const A& a, const T* b
   for (int64_t d = 0; d < depth; ++d) {
     typename V::Type columns[VECTORS];
 #pragma GCC unroll 16
-    for (int v = 0; v < VECTORS; ++v) columns[v] = V::load(b + d * stride + v * V::kWidth);
+    for (int v = 0; v < VECTORS; ++v) columns[v] = V::load(b(d) + v * V::kWidth);
 #pragma GCC unroll 16
     for (int row = 0; row < ROWS; ++row) {
       const typename V::Type factor = V::broadcast(a(row, d));
@@ -40,12 +39,20 @@ struct Pointed {
   T operator()(int row, int64_t d) const { return rows[row][d]; }
 };
 
-// Columns of a matrix read as rows.
 template <typename T>
-struct Transposed {
+struct Strided {
   const T* data;
   int64_t stride;
-  T operator()(int row, int64_t d) const { return data[d * stride + row]; }
+  const T* operator()(int64_t d) const { return data + d * stride; }
+};
+
+// Columns of rows that lie anywhere.
+template <typename T>
+struct Scattered {
+  const T* const* rows;
+  int64_t first;
+  T operator()(int row, int64_t d) const { return rows[d][first + row]; }
+  const T* operator()(int64_t d) const { return rows[d] + first; }
 };
 
 template <typename T>
@@ -71,7 +78,7 @@ inline __attribute__((always_inline)) void rows_block(const RowsTask<T>& task, i
     a.rows[row] = task.features + source * task.depth;
     c[row] = task.tile + target * task.width + column;
   }
-  multiply_block<T, ROWS, VECTORS, LISTED>(a, task.matrix + column, task.width, task.depth, c);
+  multiply_block<T, ROWS, VECTORS, LISTED>(a, Strided<T>{task.matrix + column, task.width}, task.depth, c);
 }
 
 // The last rows of a list, fewer than a block.
@@ -125,39 +132,46 @@ void multiply_rows(const T* features, int64_t depth, const T* matrix, int64_t wi
   }
 }
 
+template <typename T>
+struct OuterTask {
+  const T* const* left;
+  int64_t height;
+  const T* const* right;
+  int64_t width, num_rows;
+  T* sums;
+};
+
 template <typename T, int ROWS, int VECTORS>
-inline void outer_rows(const T* left, int64_t height, const T* right, int64_t width, int64_t num_rows, T* sums,
-                       int64_t row) {
+inline void outer_rows(const OuterTask<T>& task, int64_t row, int64_t column) {
   T* c[ROWS];
 #pragma GCC unroll 16
-  for (int i = 0; i < ROWS; ++i) c[i] = sums + (row + i) * width;
-  multiply_block<T, ROWS, VECTORS, true>(Transposed<T>{left + row, height}, right, width, num_rows, c);
+  for (int i = 0; i < ROWS; ++i) c[i] = task.sums + (row + i) * task.width + column;
+  const Scattered<T> left{task.left, row}, right{task.right, column};
+  multiply_block<T, ROWS, VECTORS, true>(left, right, task.num_rows, c);
 }
 
 template <typename T, int ROWS, int VECTORS>
-void outer_columns(const T* left, int64_t height, const T* right, int64_t width, int64_t num_rows, T* sums) {
+void outer_columns(const OuterTask<T>& task, int64_t column) {
   int64_t row = 0;
-  for (; row + ROWS <= height; row += ROWS) outer_rows<T, ROWS, VECTORS>(left, height, right, width, num_rows, sums, row);
+  for (; row + ROWS <= task.height; row += ROWS) outer_rows<T, ROWS, VECTORS>(task, row, column);
   // Channels are mostly multiples of 16: what remains of them in blocks of six is four.
   if constexpr (ROWS > 4) {
-    for (; row + 4 <= height; row += 4) outer_rows<T, 4, VECTORS>(left, height, right, width, num_rows, sums, row);
+    for (; row + 4 <= task.height; row += 4) outer_rows<T, 4, VECTORS>(task, row, column);
   }
-  for (; row < height; ++row) outer_rows<T, 1, VECTORS>(left, height, right, width, num_rows, sums, row);
+  for (; row < task.height; ++row) outer_rows<T, 1, VECTORS>(task, row, column);
 }
 
 template <typename T>
-void add_outer_products(const T* left, int64_t height, const T* right, int64_t width, int64_t num_rows, T* sums) {
+void add_outer_products(const T* const* left, int64_t height, const T* const* right, int64_t width, int64_t num_rows,
+                        T* sums) {
   using V = Vector<T>;
+  const OuterTask<T> task{left, height, right, width, num_rows, sums};
   int64_t column = 0;
   for (; column + V::kWide * V::kWidth <= width; column += V::kWide * V::kWidth) {
-    outer_columns<T, V::kShort, V::kWide>(left, height, right + column, width, num_rows, sums + column);
+    outer_columns<T, V::kShort, V::kWide>(task, column);
   }
   if constexpr (V::kWide > 2) {
-    for (; column + 2 * V::kWidth <= width; column += 2 * V::kWidth) {
-      outer_columns<T, V::kTall, 2>(left, height, right + column, width, num_rows, sums + column);
-    }
+    for (; column + 2 * V::kWidth <= width; column += 2 * V::kWidth) outer_columns<T, V::kTall, 2>(task, column);
   }
-  for (; column < width; column += V::kWidth) {
-    outer_columns<T, V::kTall, 1>(left, height, right + column, width, num_rows, sums + column);
-  }
+  for (; column < width; column += V::kWidth) outer_columns<T, V::kTall, 1>(task, column);
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "parallel.h"
@@ -12,8 +13,9 @@ namespace {
 
 // A tile of output rows of this many elements stays in the first two caches while all offsets add to it.
 constexpr int64_t kTileElements = 8192;
-// Pairs whose rows are laid side by side for the weight's gradient: both sides together fit the first cache.
-constexpr int64_t kOuterPairs = 32;
+// For the weight's gradient: pairs whose rows fit the first cache, output rows whose pairs fit the second, and rows that
+// are worth a part of their own.
+constexpr int64_t kOuterPairs = 32, kOuterRows = 512, kPartRows = 3000;
 
 // The matrices (offset, in, out), rows padded with zeros.
 template <typename T>
@@ -61,6 +63,23 @@ struct SortedPairs {
   }
 };
 
+// The pairs of offset k whose target is one of [begin, end).
+std::pair<int64_t, int64_t> pairs_of_rows(const RowPairs& pairs, int64_t k, int64_t begin, int64_t end) {
+  const int32_t* const last = pairs.targets + pairs.starts[k + 1];
+  const int32_t* const low = std::lower_bound(pairs.targets + pairs.starts[k], last, begin);
+  const int32_t* const high = std::lower_bound(low, low + min_of<int64_t>(last - low, end - begin), end);
+  return {low - pairs.targets, high - pairs.targets};
+}
+
+// Rows padded with zeros.
+template <typename T>
+std::unique_ptr<T[]> widen(const T* rows, int64_t num, int64_t channels) {
+  const int64_t width = padded(channels);
+  std::unique_ptr<T[]> wide(new T[num * width]());
+  for (int64_t i = 0; i < num; ++i) std::copy_n(rows + i * channels, channels, wide.get() + i * width);
+  return wide;
+}
+
 }  // namespace
 
 template <typename T>
@@ -81,12 +100,10 @@ void convolve_cpu(const T* features, WeightView<T> weight, RowPairs given, int64
       std::fill(tile, tile + (end - begin) * width, T(0));
     }
     for (int64_t k = 0; k < pairs.num_offsets; ++k) {
-      const int32_t* const last = pairs.targets + pairs.starts[k + 1];
-      const int32_t* const low = std::lower_bound(pairs.targets + pairs.starts[k], last, begin);
-      const int32_t* const high = std::lower_bound(low, low + min_of<int64_t>(last - low, end - begin), end);
+      const auto [low, high] = pairs_of_rows(pairs, k, begin, end);
       if (low == high) continue;
-      kernels.multiply_rows(features, depth, packed.get() + k * depth * width, width,
-                            pairs.sources + (low - pairs.targets), low, high - low, begin, tile);
+      kernels.multiply_rows(features, depth, packed.get() + k * depth * width, width, pairs.sources + low,
+                            pairs.targets + low, high - low, begin, tile);
     }
     if (!buffer) return;
     for (int64_t row = begin; row < end; ++row) {
@@ -96,39 +113,58 @@ void convolve_cpu(const T* features, WeightView<T> weight, RowPairs given, int64
 }
 
 template <typename T>
-void weight_grad_cpu(const T* features, const T* grad, RowPairs pairs, int64_t num_targets, int64_t in_channels,
-                     int64_t out_channels, T* out) {
-  const int64_t width = padded(in_channels), num_offsets = pairs.num_offsets;
-  // One task owns one offset's matrix, or some of its rows, and adds its pairs in their order: nothing to reduce, and the
-  // same bits however many threads there are.
-  const int64_t panel = num_offsets >= 8 ? 64 : 16, panels = (out_channels + panel - 1) / panel;
+void weight_grad_cpu(const T* given_features, const T* grad, RowPairs given, int64_t num_sources, int64_t num_targets,
+                     int64_t in_channels, int64_t out_channels, T* out) {
+  const SortedPairs sorted(given);
+  const RowPairs& pairs = sorted.pairs;
+  const int64_t width = padded(in_channels), num_offsets = pairs.num_offsets, size = out_channels * width;
+  const std::unique_ptr<T[]> wide = width == in_channels ? nullptr : widen(given_features, num_sources, in_channels);
+  const T* const features = wide ? wide.get() : given_features;
   const ConvKernels<T>& kernels = conv_kernels<T>();
-  parallel_for(num_offsets * panels, 1, [&](int64_t task) {
-    // The center comes first: it has the most pairs.
-    const int64_t turn = task / panels, first = task % panels * panel, height = min_of(panel, out_channels - first);
-    const int64_t k = pairs.center < 0 || turn > pairs.center ? turn : turn == 0 ? pairs.center : turn - 1;
-    const bool is_center = k == pairs.center;
-    const int64_t begin = is_center ? 0 : pairs.starts[k], end = is_center ? num_targets : pairs.starts[k + 1];
-    std::vector<T> left(kOuterPairs * height), right(kOuterPairs * width), sums(height * width);
-    for (int64_t start = begin; start < end; start += kOuterPairs) {
-      const int64_t count = min_of(kOuterPairs, end - start);
-      for (int64_t p = 0; p < count; ++p) {
-        const int64_t source = is_center ? start + p : pairs.sources[start + p];
-        const int64_t target = is_center ? start + p : pairs.targets[start + p];
-        std::copy_n(grad + target * out_channels + first, height, left.data() + p * height);
-        std::copy_n(features + source * in_channels, in_channels, right.data() + p * width);
+
+  // A task sums over a part of the rows for a third of the offsets: its sums and the rows at hand stay in the second
+  // cache. Parts depend on the number of rows alone and are added in their order.
+  const int64_t num_parts = min_of<int64_t>(16, max_of<int64_t>(1, num_targets / kPartRows));
+  const int64_t part_rows = (num_targets + num_parts - 1) / num_parts, group = (num_offsets + 2) / 3;
+  const int64_t num_groups = (num_offsets + group - 1) / group;
+  std::unique_ptr<T[]> parts(new T[num_parts * num_offsets * size]);
+  parallel_for(num_parts * num_groups, 1, [&](int64_t task) {
+    const int64_t part = task / num_groups, first = task % num_groups * group;
+    const int64_t last = min_of(first + group, num_offsets), stop = min_of((part + 1) * part_rows, num_targets);
+    T* const sums = parts.get() + part * num_offsets * size;
+    std::fill(sums + first * size, sums + last * size, T(0));
+    const T *left[kOuterPairs], *right[kOuterPairs];
+    for (int64_t begin = part * part_rows; begin < stop; begin += kOuterRows) {
+      const int64_t end = min_of(begin + kOuterRows, stop);
+      for (int64_t k = first; k < last; ++k) {
+        const bool is_center = k == pairs.center;
+        const auto [low, high] = is_center ? std::pair(begin, end) : pairs_of_rows(pairs, k, begin, end);
+        for (int64_t start = low; start < high; start += kOuterPairs) {
+          const int64_t count = min_of(kOuterPairs, high - start);
+          for (int64_t p = 0; p < count; ++p) {
+            left[p] = grad + (is_center ? start + p : pairs.targets[start + p]) * out_channels;
+            right[p] = features + (is_center ? start + p : pairs.sources[start + p]) * width;
+          }
+          kernels.add_outer_products(left, out_channels, right, width, count, sums + k * size);
+        }
       }
-      kernels.add_outer_products(left.data(), height, right.data(), width, count, sums.data());
     }
-    for (int64_t o = 0; o < height; ++o) {
-      std::copy_n(sums.data() + o * width, in_channels, out + ((first + o) * num_offsets + k) * in_channels);
+  });
+  parallel_for(num_offsets, 1, [&](int64_t k) {
+    for (int64_t o = 0; o < out_channels; ++o) {
+      T* const row = out + (o * num_offsets + k) * in_channels;
+      std::copy_n(parts.get() + k * size + o * width, in_channels, row);
+      for (int64_t part = 1; part < num_parts; ++part) {
+        const T* const sums = parts.get() + (part * num_offsets + k) * size + o * width;
+        for (int64_t i = 0; i < in_channels; ++i) row[i] += sums[i];
+      }
     }
   });
 }
 
 #define EQL_INSTANTIATE(T)                                                                  \
   template void convolve_cpu(const T*, WeightView<T>, RowPairs, int64_t, T*);               \
-  template void weight_grad_cpu(const T*, const T*, RowPairs, int64_t, int64_t, int64_t, T*);
+  template void weight_grad_cpu(const T*, const T*, RowPairs, int64_t, int64_t, int64_t, int64_t, T*);
 EQL_INSTANTIATE(float)
 EQL_INSTANTIATE(double)
 

@@ -35,7 +35,7 @@ void convolve_cpu(const T* features, WeightView<T> weight, RowPairs pairs, int64
 
 // out (out_channels, num_offsets, in_channels) = sum over pairs of outer products grad[target] x features[source].
 template <typename T>
-void weight_grad_cpu(const T* features, const T* grad, RowPairs pairs, int64_t num_targets, int64_t in_channels,
-                     int64_t out_channels, T* out);
+void weight_grad_cpu(const T* features, const T* grad, RowPairs pairs, int64_t num_sources, int64_t num_targets,
+                     int64_t in_channels, int64_t out_channels, T* out);
 
 }  // namespace equilidar

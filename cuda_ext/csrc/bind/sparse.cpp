@@ -49,8 +49,8 @@ Tensor sparse_conv_weight_grad(const Tensor& features, const Tensor& grad, const
   AT_DISPATCH_FLOATING_TYPES(dtype, "sparse_conv_weight_grad", [&] {
     const RowPairs pairs{sources.const_data_ptr<int32_t>(), targets.const_data_ptr<int32_t>(), starts.data(),
                          static_cast<int64_t>(counts.size()), center};
-    weight_grad_cpu(rows.const_data_ptr<scalar_t>(), grads.const_data_ptr<scalar_t>(), pairs, grads.size(0), in_channels,
-                    out_channels, out.mutable_data_ptr<scalar_t>());
+    weight_grad_cpu(rows.const_data_ptr<scalar_t>(), grads.const_data_ptr<scalar_t>(), pairs, rows.size(0),
+                    grads.size(0), in_channels, out_channels, out.mutable_data_ptr<scalar_t>());
   });
   return out.to(features.scalar_type());
 }
