@@ -2,6 +2,7 @@
 #pragma once
 
 #include "portable.h"
+#include "workspace.h"
 #if !defined(__CUDACC__)
 #include <memory>
 #include <vector>
@@ -98,7 +99,7 @@ class SubmanifoldPairs {
 
   SortedCells cells_;
   std::vector<Line> lines_;
-  int64_t chunks_, reach_;
+  int64_t chunks_;
   std::vector<int64_t> starts_;  // (num_offsets, chunks), relative to the offset's first pair
 };
 
@@ -135,5 +136,26 @@ class StridedPairs {
 };
 
 #endif
+
+// On CUDA, too, in two steps: the first ends with the one synchronisation that tells the sizes.
+struct PairsOnDevice {
+  int64_t num_pairs, num_out;
+  const int32_t* table;      // submanifold: (num_offsets, num), the input row of each output row, -1 for none
+  const int32_t* positions;  // submanifold: of the table's entries among the pairs
+  const int64_t* pair_keys;  // strided: offset * capacity + output row, sorted
+  const int32_t* pair_taps;  // strided: input row * taps + tap
+  const int64_t* out_keys;   // strided: of the output rows
+  int64_t capacity;
+};
+
+// `counts`, one per offset, is of the host.
+PairsOnDevice submanifold_pairs_cuda(const int32_t* coords, int64_t num, const Cells& shape, const Cells& kernel,
+                                     int64_t* counts, Workspace& workspace, Stream stream);
+void list_submanifold_pairs_cuda(const PairsOnDevice& pairs, int64_t num_offsets, int32_t* in_rows, int32_t* out_rows,
+                                 Stream stream);
+PairsOnDevice strided_pairs_cuda(const int32_t* coords, int64_t num, const Geometry& geometry, int64_t* counts,
+                                 Workspace& workspace, Stream stream);
+void list_strided_pairs_cuda(const PairsOnDevice& pairs, const Geometry& geometry, int32_t* in_rows, int32_t* out_rows,
+                             int32_t* out_coords, Stream stream);
 
 }  // namespace equilidar

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "portable.h"
+#include "workspace.h"
 
 namespace equilidar {
 
@@ -37,5 +38,17 @@ void convolve_cpu(const T* features, WeightView<T> weight, RowPairs pairs, int64
 template <typename T>
 void weight_grad_cpu(const T* features, const T* grad, RowPairs pairs, int64_t num_sources, int64_t num_targets,
                      int64_t in_channels, int64_t out_channels, T* out);
+
+// On CUDA the dtype is a value, for the host's compiler has no half types; sums are float32, of doubles double.
+enum class Dtype { kFloat, kDouble, kHalf, kBFloat16 };
+
+struct WeightStrides {
+  int64_t out_channels, in_channels, out, offset, in;
+};
+
+void convolve_cuda(Dtype dtype, const void* features, const void* weight, const WeightStrides& strides,
+                   const RowPairs& pairs, int64_t num_targets, void* out, Workspace& workspace, Stream stream);
+void weight_grad_cuda(Dtype dtype, const void* features, const void* grad, const RowPairs& pairs, int64_t num_targets,
+                      int64_t in_channels, int64_t out_channels, void* out, Workspace& workspace, Stream stream);
 
 }  // namespace equilidar

@@ -61,4 +61,20 @@ int64_t hard_slots_cpu(const int64_t* rows, const int64_t* offsets, int64_t num_
 
 #endif
 
+// On CUDA, too, in two steps: the first ends with the one synchronisation that tells the number of voxels.
+struct VoxelOrderOnDevice {
+  const int64_t* keys;    // sorted, those of points outside of the grid last
+  const int32_t* points;  // that they are of
+  const int32_t* rows;    // 1 + row of the voxel
+  int64_t num_points, num_voxels, outside_key;
+};
+
+template <typename T>
+VoxelOrderOnDevice sort_points_cuda(const T* xyz, const int64_t* offsets, int64_t num_points, int64_t num_items,
+                                    const VoxelGrid<T>& grid, Workspace& workspace, Stream stream);
+void voxel_rows_cuda(const VoxelOrderOnDevice& order, const Cells& shape, int64_t* rows, int32_t* coords, Stream stream);
+template <typename T>
+void mean_by_row_cuda(const T* values, const int64_t* rows, int64_t num_values, int64_t channels, int64_t num_rows,
+                      T* mean, Workspace& workspace, Stream stream);
+
 }  // namespace equilidar

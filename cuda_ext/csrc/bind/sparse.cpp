@@ -1,23 +1,8 @@
-// Bindings of voxelization, rulebooks and sparse convolution.
-#include "bind/binding.h"
-#include "rulebook.h"
-#include "sparse_conv.h"
-#include "voxelize.h"
-
-#include <ATen/ops/empty_like.h>
+// Bindings of voxelization, rulebooks and sparse convolution on the CPU.
+#include "bind/sparse.h"
 
 namespace equilidar {
 namespace {
-
-// Offsets into the pairs; on the host.
-std::vector<int64_t> starts_of(at::IntArrayRef counts) {
-  std::vector<int64_t> starts(counts.size() + 1);
-  for (size_t k = 0; k < counts.size(); ++k) starts[k + 1] = starts[k] + counts[k];
-  return starts;
-}
-
-// The dtype that sums are kept in: float64 for itself, float32 for all others.
-at::ScalarType sum_dtype(const Tensor& values) { return values.scalar_type() == at::kDouble ? at::kDouble : at::kFloat; }
 
 Tensor sparse_conv(const Tensor& features, const Tensor& weight, const Tensor& in_rows, const Tensor& out_rows,
                    at::IntArrayRef counts, int64_t center, int64_t num_out) {
@@ -31,8 +16,7 @@ Tensor sparse_conv(const Tensor& features, const Tensor& weight, const Tensor& i
   AT_DISPATCH_FLOATING_TYPES(dtype, "sparse_conv", [&] {
     const WeightView<scalar_t> view{matrices.const_data_ptr<scalar_t>(), matrices.size(0),   matrices.size(2),
                                     matrices.stride(0),                  matrices.stride(1), matrices.stride(2)};
-    const RowPairs pairs{sources.const_data_ptr<int32_t>(), targets.const_data_ptr<int32_t>(), starts.data(),
-                         static_cast<int64_t>(counts.size()), center};
+    const RowPairs pairs = pairs_of(sources, targets, starts, center);
     convolve_cpu(rows.const_data_ptr<scalar_t>(), view, pairs, num_out, out.mutable_data_ptr<scalar_t>());
   });
   return out.to(features.scalar_type());
@@ -47,20 +31,11 @@ Tensor sparse_conv_weight_grad(const Tensor& features, const Tensor& grad, const
   const int64_t in_channels = rows.size(1), out_channels = grads.size(1);
   Tensor out = at::empty({out_channels, kernel[0], kernel[1], kernel[2], in_channels}, rows.options());
   AT_DISPATCH_FLOATING_TYPES(dtype, "sparse_conv_weight_grad", [&] {
-    const RowPairs pairs{sources.const_data_ptr<int32_t>(), targets.const_data_ptr<int32_t>(), starts.data(),
-                         static_cast<int64_t>(counts.size()), center};
+    const RowPairs pairs = pairs_of(sources, targets, starts, center);
     weight_grad_cpu(rows.const_data_ptr<scalar_t>(), grads.const_data_ptr<scalar_t>(), pairs, rows.size(0),
                     grads.size(0), in_channels, out_channels, out.mutable_data_ptr<scalar_t>());
   });
   return out.to(features.scalar_type());
-}
-
-Cells cells_of(at::IntArrayRef sizes) { return {sizes[0], sizes[1], sizes[2]}; }
-
-Tensor on_host(const std::vector<int64_t>& values) {
-  Tensor tensor = at::empty({static_cast<int64_t>(values.size())}, at::TensorOptions(at::kLong));
-  std::copy(values.begin(), values.end(), tensor.mutable_data_ptr<int64_t>());
-  return tensor;
 }
 
 int64_t sum_of(const std::vector<int64_t>& counts) {
@@ -77,14 +52,6 @@ std::tuple<Tensor, Tensor, Tensor> submanifold_pairs(const Tensor& given, at::In
   return {in_rows, out_rows, on_host(pairs.counts)};
 }
 
-Geometry geometry_of(at::IntArrayRef shape, at::IntArrayRef kernel, at::IntArrayRef stride, at::IntArrayRef padding) {
-  int64_t out[3];
-  for (int axis = 0; axis < 3; ++axis) {
-    out[axis] = (shape[axis] + 2 * padding[axis] - kernel[axis]) / stride[axis] + 1;
-  }
-  return {cells_of(shape), {out[0], out[1], out[2]}, cells_of(kernel), cells_of(stride), cells_of(padding)};
-}
-
 std::tuple<Tensor, Tensor, Tensor, Tensor> strided_pairs(const Tensor& given, at::IntArrayRef shape,
                                                          at::IntArrayRef kernel, at::IntArrayRef stride,
                                                          at::IntArrayRef padding) {
@@ -95,19 +62,6 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> strided_pairs(const Tensor& given, at
   pairs.list(in_rows.mutable_data_ptr<int32_t>(), out_rows.mutable_data_ptr<int32_t>(),
              out_coords.mutable_data_ptr<int32_t>());
   return {in_rows, out_rows, on_host(pairs.counts), out_coords};
-}
-
-template <typename T>
-VoxelGrid<T> grid_of(at::ArrayRef<double> low, at::ArrayRef<double> high, at::ArrayRef<double> size) {
-  VoxelGrid<T> grid;
-  int64_t count[3];
-  for (int axis = 0; axis < 3; ++axis) {
-    grid.low[axis] = static_cast<T>(low[axis]);
-    grid.size[axis] = static_cast<T>(size[axis]);
-    count[axis] = std::llround((high[axis] - low[axis]) / size[axis]);
-  }
-  grid.shape = {count[2], count[1], count[0]};
-  return grid;
 }
 
 std::tuple<Tensor, Tensor> voxel_rows(const Tensor& xyz, const Tensor& offsets, at::ArrayRef<double> low,
