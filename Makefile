@@ -7,12 +7,14 @@ BIN := $(VENV)/bin
 JOBS ?= 2
 
 NVCC ?= nvcc
+# The interpreter that holds the CUDA build of torch: that of .venv if there is one.
+GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup kernels kernels-report quickstart test test-fast lint format doctor bench bench-simulator gpu-check clean
+.PHONY: help setup kernels kernels-report quickstart test test-fast lint format doctor bench bench-simulator gpu-check bundle clean
 
 help: ## Show the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 setup: $(VENV)/.ready ## Set up .venv (torch first, pinned; then the package with its extras)
 
@@ -70,8 +72,11 @@ bench-simulator: setup ## Print sweeps/s of the simulator and the time of the KI
 	$(BIN)/python benchmarks/simulator.py
 	$(BIN)/python benchmarks/kitti_evaluator.py
 
-gpu-check: setup ## Run what needs a GPU
-	$(BIN)/python -m pytest -m gpu
+gpu-check: ## Run what needs a GPU, all stages or STAGE=ops (PYTHON and BUNDLE=runs/bundle.tar.xz on an offline machine)
+	$(GPU_PYTHON) benchmarks/gpu_check.py $(STAGE) $(if $(BUNDLE),--bundle $(BUNDLE))
+
+bundle: setup ## Collect what an offline GPU machine lacks into runs/bundle.tar.xz (at most 64 MiB)
+	$(BIN)/python benchmarks/bundle.py
 
 clean: ## Remove .venv and caches; runs/ stays
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from equilidar.nn import rulebook_cache
+from equilidar.ops import _extension
 from equilidar.ops import sparse_engine_spconv as spconv_engine
 from equilidar.ops.rulebook import IntTriple, output_shape
 from equilidar.ops.sparse_conv import sparse_conv
@@ -26,7 +27,8 @@ class SparseConvBase(nn.Module):
         weight: (out, kz, ky, kx, in).
         bias: (out,) or None.
         engine: "reference" is our op (rulebook, gather, multiply, scatter-add); "spconv" the library; "auto" is
-            spconv for CUDA features where a CUDA build of it is installed, and the reference elsewhere.
+            spconv for CUDA features where a CUDA build of it is installed and no deterministic algorithms are asked
+            for, and our op elsewhere.
     """
 
     def __init__(
@@ -43,6 +45,8 @@ class SparseConvBase(nn.Module):
         super().__init__()
         if engine not in ENGINES:
             raise ValueError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}")
+        # Here rather than on import: whoever builds a network is about to wait for it.
+        _extension.advise()
         self.in_channels, self.out_channels = in_channels, out_channels
         self.kernel_size = _triple(kernel_size, "kernel_size")
         self.stride = _triple(stride, "stride")
@@ -68,10 +72,19 @@ class SparseConvBase(nn.Module):
     def _use_spconv(self, features: Tensor) -> bool:
         if features.shape[1] != self.in_channels:
             raise ValueError(f"voxels have {features.shape[1]} channels, the convolution takes {self.in_channels}")
+        deterministic = torch.are_deterministic_algorithms_enabled()
         if self.engine == "spconv":
             spconv_engine.check_usable(features.device)
+            if deterministic and features.device.type == "cuda":
+                raise ValueError(
+                    "engine=spconv adds gradients in changing order on CUDA, so a run with deterministic=true cannot "
+                    "use it; use engine=auto, which then takes our own kernels"
+                )
         chosen = self.engine == "spconv" or (
-            self.engine == "auto" and features.device.type == "cuda" and spconv_engine.has_cuda()
+            self.engine == "auto"
+            and features.device.type == "cuda"
+            and spconv_engine.has_cuda()
+            and not deterministic
         )
         # spconv fails on no voxels, and reads weights of kernel volume 1 transposed (spconv#556).
         return chosen and len(features) > 0 and math.prod(self.kernel_size) > 1

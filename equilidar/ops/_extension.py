@@ -39,6 +39,21 @@ def load() -> ExtensionStatus:
     return ExtensionStatus(getattr(module, "__version__", "unknown"), None)
 
 
+@cache
+def advise() -> None:
+    """Warn, once in a process, where the kernels are not installed: everything runs without them, only slower."""
+    status = load()
+    if status.version is None and status.error is None:
+        warnings.warn(
+            "the compiled kernels are not installed: sparse convolutions and geometry run in PyTorch, with the same "
+            "results but slower; get them by `make kernels`, or by `pip install ./cuda_ext --no-build-isolation`",
+            stacklevel=3,
+        )
+
+
 def _unusable(error: Exception) -> ExtensionStatus:
-    warnings.warn(f"{PACKAGE} is installed but cannot be loaded, its ops run in PyTorch: {error}", stacklevel=3)
+    warnings.warn(
+        f"{PACKAGE} is installed but cannot be loaded, its ops run in PyTorch ({error}); rebuild it by `make kernels`",
+        stacklevel=3,
+    )
     return ExtensionStatus(None, f"{type(error).__name__}: {error}")

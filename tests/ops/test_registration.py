@@ -1,6 +1,7 @@
 """The dispatcher's rules on which all ops rely, seen on throw-away ops."""
 
 import sys
+import warnings
 
 import pytest
 import torch
@@ -98,6 +99,17 @@ def load_with(tmp_path, monkeypatch, code):
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "equilidar_kernels", raising=False)
     return _extension.load.__wrapped__()
+
+
+def test_absent_kernels_are_advised_once_and_with_the_remedy(monkeypatch):
+    monkeypatch.setattr(_extension, "load", lambda: _extension.ExtensionStatus(None, None))
+    _extension.advise.cache_clear()
+    with pytest.warns(UserWarning, match="make kernels"):
+        _extension.advise()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        _extension.advise()
+    _extension.advise.cache_clear()
 
 
 def test_kernels_that_load_are_reported(tmp_path, monkeypatch):

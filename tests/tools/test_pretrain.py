@@ -187,3 +187,19 @@ def test_sample_experiment_runs(name, steps, samples, tmp_path):
     rows = _trace(run)
     assert len(rows) == steps and all(row["flow_equivariance/paired_points"] > 0.5 for row in rows)
     assert read_backbone(run / "backbone.safetensors").identity.contract["channels"] == ["intensity"]
+
+
+def test_deterministic_runs_are_the_same_bit_by_bit(log, tmp_path):
+    traces = []
+    for name in ("one", "other"):
+        run = tmp_path / name
+        process = _start(
+            *SETTINGS, "deterministic=true", "trainer.max_epochs=1", "monitor_every=0", f"dataset.root={log}",
+            f"paths.run={run}", OMP_NUM_THREADS="2",
+        )  # fmt: skip
+        out, err = process.communicate(timeout=600)
+        assert process.returncode == 0, out + err
+        traces.append((_trace(run), read_backbone(run / "backbone.safetensors").tensors))
+    (rows, state), (other_rows, other_state) = traces
+    assert rows == other_rows
+    assert all(torch.equal(state[name], other_state[name]) for name in state)
