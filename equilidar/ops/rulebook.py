@@ -4,6 +4,8 @@ A sparse convolution is a cross-correlation, as torch's `conv3d`: output cell o 
 o * stride - padding + k through the weight at offset k. The canonical form of that relation is the neighbour table,
 (K, V_out), offsets in (z, y, x) order: the input row that an output row reads under an offset, -1 where that cell
 is empty. `Rulebook` holds the same as pairs, which is what gather-GEMM-scatter consumes.
+
+Cells are told apart by int64 keys, so that grids and batches of more than 2^31 cells are no matter.
 """
 
 import itertools
@@ -18,6 +20,7 @@ from torch import Tensor
 from equilidar.ops._registration import define_op
 
 IntTriple = tuple[int, int, int]
+_MAX_CELLS = 1 << 47
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,23 +39,12 @@ class Rulebook:
         num_out: number of output rows.
     """
 
-    in_rows: Int64[Tensor, " P"]
-    out_rows: Int64[Tensor, " P"]
+    in_rows: Int32[Tensor, " P"]
+    out_rows: Int32[Tensor, " P"]
     counts: tuple[int, ...]
     center: int
     num_in: int
     num_out: int
-
-    @classmethod
-    def from_table(cls, table: Int64[Tensor, "K V"], num_in: int, *, center: int = -1) -> "Rulebook":
-        """List the pairs of a neighbour table. Waits for the device once: counts are needed on the host."""
-        used = table >= 0
-        if center >= 0:
-            used[center] = False
-        counts = tuple(used.sum(1).tolist())
-        entries = used.flatten().nonzero()[:, 0]
-        num_out = table.shape[1]
-        return cls(table.flatten()[entries], entries % max(num_out, 1), counts, center, num_in, num_out)
 
     def inverted(self) -> "Rulebook":
         """Return the rulebook of the inverse convolution: the same offsets, input and output exchanged."""
@@ -69,8 +61,10 @@ def submanifold_rulebook(coords: Int32[Tensor, "V 4"], shape: IntTriple, kernel:
     """
     if any(size < 1 or size % 2 == 0 for size in kernel):
         raise ValueError(f"kernel of a submanifold convolution must be odd along every axis, got {tuple(kernel)}")
-    table = _submanifold_neighbors(coords, shape, kernel)
-    return Rulebook.from_table(table, len(coords), center=math.prod(kernel) // 2)
+    check_cells(shape)
+    in_rows, out_rows, counts = _submanifold_pairs(coords, shape, kernel)
+    center = math.prod(kernel) // 2
+    return Rulebook(in_rows, out_rows, tuple(counts.tolist()), center, len(coords), len(coords))
 
 
 def strided_rulebook(
@@ -89,8 +83,9 @@ def strided_rulebook(
         The rulebook, and the output coords sorted by [batch, z, y, x].
     """
     output_shape(shape, kernel, stride, padding)
-    table, out_coords = _strided_neighbors(coords, shape, kernel, stride, padding)
-    return Rulebook.from_table(table, len(coords)), out_coords
+    check_cells(shape)
+    in_rows, out_rows, counts, out_coords = _strided_pairs(coords, shape, kernel, stride, padding)
+    return Rulebook(in_rows, out_rows, tuple(counts.tolist()), -1, len(coords), len(out_coords)), out_coords
 
 
 def output_shape(shape: IntTriple, kernel: IntTriple, stride: IntTriple, padding: IntTriple) -> IntTriple:
@@ -113,6 +108,15 @@ def output_shape(shape: IntTriple, kernel: IntTriple, stride: IntTriple, padding
     return z, y, x
 
 
+def check_cells(shape: IntTriple) -> None:
+    """Raise ValueError where `cell_keys` could exceed 63 bits; 16 of them are left to the batch."""
+    if math.prod(shape) >= _MAX_CELLS:
+        raise ValueError(
+            f"a grid of {tuple(shape)} cells (z, y, x) holds {math.prod(shape):.1e}, at most {_MAX_CELLS:.1e} can be "
+            "told apart: choose a smaller grid or larger voxels"
+        )
+
+
 def cell_keys(coords: Int[Tensor, "V 4"], shape: Sequence[int]) -> Int64[Tensor, " V"]:
     """Return one int64 per [batch, z, y, x] row that sorts as the rows do."""
     batch, z, y, x = coords.long().unbind(1)
@@ -126,7 +130,18 @@ def cells_of_keys(keys: Int64[Tensor, " V"], shape: Sequence[int]) -> Int32[Tens
     return torch.stack([rest // shape[0], rest % shape[0], y, x], 1).int()
 
 
-def _submanifold_reference(coords: Tensor, shape: Sequence[int], kernel: Sequence[int]) -> Tensor:
+def _pairs_of_table(table: Tensor, center: int) -> tuple[Tensor, Tensor, Tensor]:
+    """List the pairs of a neighbour table: input rows, output rows, and (on the host) their number per offset."""
+    used = table >= 0
+    if center >= 0:
+        used[center] = False
+    entries = used.flatten().nonzero()[:, 0]
+    return table.flatten()[entries].int(), (entries % max(table.shape[1], 1)).int(), used.sum(1).cpu()
+
+
+def _submanifold_reference(
+    coords: Tensor, shape: Sequence[int], kernel: Sequence[int]
+) -> tuple[Tensor, Tensor, Tensor]:
     # Two economies. The relation is symmetric: if i reads j at offset k, j reads i at the mirrored offset, so only
     # the later half of the offsets is searched. And cells adjacent along x are adjacent in the sorted keys: one binary
     # search finds the first of a run along x, the others follow it.
@@ -154,12 +169,18 @@ def _submanifold_reference(coords: Tensor, shape: Sequence[int], kernel: Sequenc
             table[offset, :num] = order_end[source]
             table[2 * center - offset].scatter_(0, source, order)
             position = position + found
-    return torch.empty_like(table[:, :num]).index_copy_(1, order, table[:, :num])
+    return _pairs_of_table(torch.empty_like(table[:, :num]).index_copy_(1, order, table[:, :num]), center)
+
+
+def _submanifold_fake(coords: Tensor, shape: Sequence[int], kernel: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+    num_pairs = torch.library.get_ctx().new_dynamic_size()
+    in_rows, out_rows = (coords.new_empty(num_pairs, dtype=torch.int32) for _ in range(2))
+    return in_rows, out_rows, torch.empty(math.prod(kernel), dtype=torch.int64)
 
 
 def _strided_reference(
     coords: Tensor, shape: Sequence[int], kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int]
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     out_shape = [(n + 2 * p - k) // s + 1 for n, k, s, p in zip(shape, kernel, stride, padding, strict=True)]
     batch, *axes = coords.long().unbind(1)
     key = batch[:, None, None, None]
@@ -180,26 +201,24 @@ def _strided_reference(
     out_keys, out_rows = key[valid].unique(return_inverse=True)
     table = out_rows.new_full((math.prod(kernel), len(out_keys)), -1)
     table[offset[valid], out_rows] = valid.nonzero()[:, 0]
-    return table, cells_of_keys(out_keys, out_shape)
+    return *_pairs_of_table(table, -1), cells_of_keys(out_keys, out_shape)
 
 
 def _strided_fake(
     coords: Tensor, shape: Sequence[int], kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int]
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     num_out = torch.library.get_ctx().new_dynamic_size()
-    return (
-        coords.new_empty((math.prod(kernel), num_out), dtype=torch.int64),
-        coords.new_empty((num_out, 4), dtype=torch.int32),
-    )
+    return *_submanifold_fake(coords, shape, kernel), coords.new_empty((num_out, 4), dtype=torch.int32)
 
 
-_submanifold_neighbors = define_op(
-    "submanifold_neighbors(Tensor coords, int[] shape, int[] kernel) -> Tensor",
+_submanifold_pairs = define_op(
+    "submanifold_pairs(Tensor coords, int[] shape, int[] kernel) -> (Tensor, Tensor, Tensor)",
     reference=_submanifold_reference,
-    fake=lambda coords, shape, kernel: coords.new_empty((math.prod(kernel), coords.shape[0]), dtype=torch.int64),
+    fake=_submanifold_fake,
 )
-_strided_neighbors = define_op(
-    "strided_neighbors(Tensor coords, int[] shape, int[] kernel, int[] stride, int[] padding) -> (Tensor, Tensor)",
+_strided_pairs = define_op(
+    "strided_pairs(Tensor coords, int[] shape, int[] kernel, int[] stride, int[] padding) "
+    "-> (Tensor, Tensor, Tensor, Tensor)",
     reference=_strided_reference,
     fake=_strided_fake,
 )

@@ -4,13 +4,14 @@
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int32, Int64
 from torch import Tensor
 
 from equilidar.ops._registration import define_op
-from equilidar.ops.rulebook import cell_keys, cells_of_keys
+from equilidar.ops.rulebook import cell_keys, cells_of_keys, check_cells
 from equilidar.structures import GridSpec, PointCloudBatch, SparseVoxels
 from equilidar.structures import offsets as batch_offsets
 
@@ -58,9 +59,8 @@ def occupied_voxels(
     Returns:
         The row of each point's voxel, -1 for points outside the grid, and the occupied voxels [batch, z, y, x], sorted.
     """
-    # Not a number falls into no voxel, whatever integer a device makes of it.
-    index = torch.where(xyz.isfinite(), grid.index_xyz(xyz), -1)
-    return _rows_of_cells(index, batch_offsets.to_batch_index(offsets, len(xyz)), grid.shape)
+    check_cells(grid.shape)
+    return _voxel_rows(xyz, offsets, grid.low, grid.high, grid.voxel_size)
 
 
 def voxelize_mean(points: PointCloudBatch, grid: GridSpec) -> SparseVoxels:
@@ -70,17 +70,13 @@ def voxelize_mean(points: PointCloudBatch, grid: GridSpec) -> SparseVoxels:
         Voxels sorted by [batch, z, y, x]; feature columns are x, y, z in metres and then the points' channels.
     """
     rows, coords = occupied_voxels(points.xyz, points.offsets, grid)
-    inside = rows >= 0
-    values = torch.cat([points.xyz, points.features], 1)[inside]
-    mean = mean_by_row(values, rows[inside], len(coords))
+    mean = mean_by_row(torch.cat([points.xyz, points.features], 1), rows, len(coords))
     return SparseVoxels(coords, mean, grid, grid.shape, (1, 1, 1), points.batch_size)
 
 
 def mean_by_row(values: Float[Tensor, "N C"], rows: Int64[Tensor, " N"], num_rows: int) -> Float[Tensor, "V C"]:
-    """Average `values` that share a row; rows that none has are zero. Differentiable."""
-    total = values.new_zeros(num_rows, values.shape[1]).index_add(0, rows, values)
-    count = torch.bincount(rows, minlength=num_rows).clamp(min=1)
-    return total / count[:, None].to(values.dtype)
+    """Average `values` that share a row; rows that none has are zero, values of row -1 are left out. Differentiable."""
+    return _mean_by_row(values, rows, num_rows)
 
 
 def voxelize_hard(points: PointCloudBatch, grid: GridSpec, max_points: int, max_voxels: int) -> HardVoxels:
@@ -95,25 +91,12 @@ def voxelize_hard(points: PointCloudBatch, grid: GridSpec, max_points: int, max_
     if max_points < 1 or max_voxels < 1:
         raise ValueError(f"max_points and max_voxels must be at least 1, got {max_points} and {max_voxels}")
     rows, coords = occupied_voxels(points.xyz, points.offsets, grid)
-    inside = (rows >= 0).nonzero()[:, 0]
-    rows = rows[inside]
-    first = inside.new_full((len(coords),), len(points.xyz)).scatter_reduce(0, rows, inside, "amin")
-    # Points are sorted by item, so the order of first points is by item, too.
-    order = first.argsort()
-    rank = _rank_in_group(coords[order, 0].long(), points.batch_size)
-    kept = order[rank < max_voxels]
-    new_row = torch.full_like(first, -1)
-    new_row[kept] = torch.arange(len(kept), device=kept.device)
-
-    by_voxel = rows.argsort(stable=True)
-    slot = torch.empty_like(rows)
-    slot[by_voxel] = _rank_in_group(rows[by_voxel], len(coords))
-    target = new_row[rows]
-    used = (target >= 0) & (slot < max_points)
-    values = torch.cat([points.xyz, points.features], 1)[inside[used]]
-    padded = values.new_zeros(len(kept), max_points, values.shape[1])
-    padded[target[used], slot[used]] = values
-    num_points = torch.bincount(target[used], minlength=len(kept))
+    kept, slots = _hard_slots(rows, points.offsets, len(coords), max_points, max_voxels)
+    used = (slots >= 0).nonzero()[:, 0]
+    values = torch.cat([points.xyz, points.features], 1)[used]
+    padded = values.new_zeros(len(kept) * max_points, values.shape[1]).index_copy(0, slots[used], values)
+    padded = padded.view(len(kept), max_points, values.shape[1])
+    num_points = torch.bincount(slots[used] // max_points, minlength=len(kept))
     return HardVoxels(coords[kept], padded, num_points, grid, points.batch_size)
 
 
@@ -123,23 +106,96 @@ def _rank_in_group(groups: Int64[Tensor, " N"], num_groups: int) -> Int64[Tensor
     return torch.arange(len(groups), device=groups.device) - starts[groups]
 
 
-def _rows_reference(index_xyz: Tensor, batch_index: Tensor, shape: list[int]) -> tuple[Tensor, Tensor]:
-    limit = torch.tensor(shape[::-1], device=index_xyz.device)
-    inside = ((index_xyz >= 0) & (index_xyz < limit)).all(1)
-    cells = torch.cat([batch_index[:, None], index_xyz.flip(1)], 1)[inside]
-    keys, ranks = cell_keys(cells, shape).unique(return_inverse=True)
-    rows = torch.full_like(batch_index, -1)
+def _rows_reference(
+    xyz: Tensor, offsets: Tensor, low: list[float], high: list[float], voxel_size: list[float]
+) -> tuple[Tensor, Tensor]:
+    grid = GridSpec.from_range([*low, *high], voxel_size)
+    # Not a number falls into no voxel, whatever integer a device makes of it.
+    index = torch.where(xyz.isfinite(), grid.index_xyz(xyz), -1)
+    limit = torch.tensor(grid.shape[::-1], device=xyz.device)
+    inside = ((index >= 0) & (index < limit)).all(1)
+    item = batch_offsets.to_batch_index(offsets, len(xyz))
+    cells = torch.cat([item[:, None], index.flip(1)], 1)[inside]
+    keys, ranks = cell_keys(cells, grid.shape).unique(return_inverse=True)
+    rows = torch.full_like(item, -1)
     rows[inside] = ranks
-    return rows, cells_of_keys(keys, shape)
+    return rows, cells_of_keys(keys, grid.shape)
 
 
-def _rows_fake(index_xyz: Tensor, batch_index: Tensor, shape: list[int]) -> tuple[Tensor, Tensor]:
+def _rows_fake(
+    xyz: Tensor, offsets: Tensor, low: list[float], high: list[float], voxel_size: list[float]
+) -> tuple[Tensor, Tensor]:
     num_voxels = torch.library.get_ctx().new_dynamic_size()
-    return torch.empty_like(batch_index), index_xyz.new_empty((num_voxels, 4), dtype=torch.int32)
+    return offsets.new_empty(xyz.shape[0]), xyz.new_empty((num_voxels, 4), dtype=torch.int32)
 
 
-_rows_of_cells = define_op(
-    "voxel_rows(Tensor index_xyz, Tensor batch_index, int[] shape) -> (Tensor, Tensor)",
+def _mean_reference(values: Tensor, rows: Tensor, num_rows: int) -> Tensor:
+    # One more row, for values that are left out.
+    slots = torch.where(rows < 0, num_rows, rows)
+    total = values.new_zeros(num_rows + 1, values.shape[1]).index_add(0, slots, values)[:num_rows]
+    return total / _counts(rows, num_rows, values.dtype)
+
+
+def _counts(rows: Tensor, num_rows: int, dtype: torch.dtype) -> Tensor:
+    """Return (num_rows, 1), at least 1."""
+    return torch.bincount(rows + 1, minlength=num_rows + 1)[1:, None].clamp(min=1).to(dtype)
+
+
+def _mean_setup(ctx: Any, inputs: tuple[Tensor, Tensor, int], output: Tensor) -> None:
+    ctx.save_for_backward(inputs[1])
+
+
+def _mean_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    (rows,) = ctx.saved_tensors
+    share = grad / _counts(rows, len(grad), grad.dtype)
+    # One more row, which -1 reads.
+    return torch.cat([share, share.new_zeros(1, share.shape[1])])[rows], None, None
+
+
+def _slots_reference(
+    rows: Tensor, offsets: Tensor, num_voxels: int, max_points: int, max_voxels: int
+) -> tuple[Tensor, Tensor]:
+    inside = (rows >= 0).nonzero()[:, 0]
+    voxel = rows[inside]
+    first = rows.new_full((num_voxels,), len(rows)).scatter_reduce(0, voxel, inside, "amin")
+    # Points are sorted by item, so the order of first points is by item, too.
+    order = first.argsort()
+    items = len(offsets) - 1
+    rank = _rank_in_group(batch_offsets.to_batch_index(offsets, len(rows))[first[order]], items)
+    kept = order[rank < max_voxels]
+    place = torch.full_like(first, -1)
+    place[kept] = torch.arange(len(kept), device=kept.device)
+
+    by_voxel = voxel.argsort(stable=True)
+    nth = torch.empty_like(voxel)
+    nth[by_voxel] = _rank_in_group(voxel[by_voxel], num_voxels)
+    used = (place[voxel] >= 0) & (nth < max_points)
+    slots = torch.full_like(rows, -1)
+    slots[inside[used]] = place[voxel[used]] * max_points + nth[used]
+    return kept, slots
+
+
+def _slots_fake(
+    rows: Tensor, offsets: Tensor, num_voxels: int, max_points: int, max_voxels: int
+) -> tuple[Tensor, Tensor]:
+    return rows.new_empty(torch.library.get_ctx().new_dynamic_size()), torch.empty_like(rows)
+
+
+_voxel_rows = define_op(
+    "voxel_rows(Tensor xyz, Tensor offsets, float[] low, float[] high, float[] voxel_size) -> (Tensor, Tensor)",
     reference=_rows_reference,
     fake=_rows_fake,
+)
+_mean_by_row = define_op(
+    "mean_by_row(Tensor values, Tensor rows, SymInt num_rows) -> Tensor",
+    reference=_mean_reference,
+    fake=lambda values, rows, num_rows: values.new_empty(num_rows, values.shape[1]),
+    setup_context=_mean_setup,
+    backward=_mean_backward,
+    autocast="float32",
+)
+_hard_slots = define_op(
+    "hard_slots(Tensor rows, Tensor offsets, SymInt num_voxels, int max_points, int max_voxels) -> (Tensor, Tensor)",
+    reference=_slots_reference,
+    fake=_slots_fake,
 )

@@ -23,8 +23,10 @@ def rows_of(dense: Tensor, coords: Tensor) -> Tensor:
 
 def reached(coords: Tensor, shape, batch_size: int, kernel, stride, padding) -> Tensor:
     """Cells, sorted, whose window holds an occupied cell."""
-    occupied = dense_of(torch.ones(len(coords), 1), coords, shape, batch_size)
-    return (conv3d(occupied, torch.ones(1, *kernel, 1), stride, padding)[:, 0] > 0.5).nonzero().int()
+    # In float64: oneDNN (torch 2.13) leaves out cells of float32 convolutions whose padding exceeds their input.
+    occupied = dense_of(torch.ones(len(coords), 1, dtype=torch.float64), coords, shape, batch_size)
+    ones = torch.ones(1, *kernel, 1, dtype=torch.float64)
+    return (conv3d(occupied, ones, stride, padding)[:, 0] > 0.5).nonzero().int()
 
 
 def random_coords(shape, counts: list[int], seed: int, *, shuffled: bool = False) -> Tensor:

@@ -128,5 +128,5 @@ def test_kernels_larger_than_the_grid_are_refused():
 def test_registration(counts):
     coords = random_coords((3, 4, 5), counts, 0)
     ops = torch.ops.equilidar
-    torch.library.opcheck(ops.submanifold_neighbors.default, (coords, [3, 4, 5], [3, 3, 3]))
-    torch.library.opcheck(ops.strided_neighbors.default, (coords, [3, 4, 5], [3, 3, 3], [2, 2, 2], [1, 1, 1]))
+    torch.library.opcheck(ops.submanifold_pairs.default, (coords, [3, 4, 5], [3, 3, 3]))
+    torch.library.opcheck(ops.strided_pairs.default, (coords, [3, 4, 5], [3, 3, 3], [2, 2, 2], [1, 1, 1]))

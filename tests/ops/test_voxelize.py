@@ -114,6 +114,6 @@ def test_hard_refuses_empty_caps():
 
 def test_registration():
     points = cloud([20, 0, 7], 1)
-    index = GRID.index_xyz(points.xyz)
-    torch.library.opcheck(torch.ops.equilidar.voxel_rows.default, (index, points.batch_index, list(GRID.shape)))
-    torch.library.opcheck(torch.ops.equilidar.voxel_rows.default, (index[:0], points.batch_index[:0], [2, 3, 4]))
+    args = (points.xyz, points.offsets, GRID.low, GRID.high, GRID.voxel_size)
+    torch.library.opcheck(torch.ops.equilidar.voxel_rows.default, args)
+    torch.library.opcheck(torch.ops.equilidar.voxel_rows.default, (points.xyz[:0], points.offsets * 0, *args[2:]))

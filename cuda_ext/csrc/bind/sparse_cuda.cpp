@@ -1,0 +1,132 @@
+// Bindings of voxelization, rulebooks and sparse convolution on CUDA. (`hard_slots` stays PyTorch's there: no training
+// path of a CUDA backbone reads it.)
+#if defined(EQUILIDAR_WITH_CUDA)
+#include "bind/binding.h"
+#include "bind/sparse.h"
+
+namespace equilidar {
+namespace {
+
+// Scratch from PyTorch's allocator, in use on the current stream alone.
+class TensorWorkspace : public Workspace {
+ public:
+  explicit TensorWorkspace(const Tensor& like) : options_(like.options().dtype(at::kByte)) {}
+  void* bytes(int64_t size) override { return held_.emplace_back(at::empty({max_of<int64_t>(size, 1)}, options_)).mutable_data_ptr(); }
+
+ private:
+  at::TensorOptions options_;
+  std::vector<Tensor> held_;
+};
+
+Stream current_stream() { return static_cast<Stream>(c10::cuda::getCurrentCUDAStream().stream()); }
+
+std::tuple<Tensor, Tensor> voxel_rows_on_cuda(const Tensor& xyz, const Tensor& offsets, at::ArrayRef<double> low,
+                                              at::ArrayRef<double> high, at::ArrayRef<double> size) {
+  const c10::cuda::CUDAGuard guard(xyz.device());
+  const Tensor points = xyz.contiguous(), bounds = offsets.contiguous();
+  Tensor rows = at::empty({points.size(0)}, bounds.options()), coords;
+  TensorWorkspace workspace(points);
+  AT_DISPATCH_FLOATING_TYPES(points.scalar_type(), "voxel_rows", [&] {
+    const VoxelGrid<scalar_t> grid = grid_of<scalar_t>(low, high, size);
+    const VoxelOrderOnDevice order =
+        sort_points_cuda(points.const_data_ptr<scalar_t>(), bounds.const_data_ptr<int64_t>(), points.size(0),
+                         bounds.size(0) - 1, grid, workspace, current_stream());
+    coords = at::empty({order.num_voxels, 4}, bounds.options().dtype(at::kInt));
+    voxel_rows_cuda(order, grid.shape, rows.mutable_data_ptr<int64_t>(), coords.mutable_data_ptr<int32_t>(), current_stream());
+  });
+  return {rows, coords};
+}
+
+Tensor mean_by_row_on_cuda(const Tensor& given, const Tensor& given_rows, int64_t num_rows) {
+  const c10::cuda::CUDAGuard guard(given.device());
+  const Tensor values = given.to(sum_dtype(given)).contiguous(), rows = given_rows.contiguous();
+  Tensor mean = at::empty({num_rows, values.size(1)}, values.options());
+  TensorWorkspace workspace(values);
+  AT_DISPATCH_FLOATING_TYPES(values.scalar_type(), "mean_by_row", [&] {
+    mean_by_row_cuda(values.const_data_ptr<scalar_t>(), rows.const_data_ptr<int64_t>(), values.size(0), values.size(1),
+                     num_rows, mean.mutable_data_ptr<scalar_t>(), workspace, current_stream());
+  });
+  return mean.to(given.scalar_type());
+}
+
+std::tuple<Tensor, Tensor, Tensor> submanifold_pairs_on_cuda(const Tensor& given, at::IntArrayRef shape,
+                                                             at::IntArrayRef kernel) {
+  const c10::cuda::CUDAGuard guard(given.device());
+  const Tensor coords = given.contiguous();
+  std::vector<int64_t> counts(cells_of(kernel).volume());
+  TensorWorkspace workspace(coords);
+  const PairsOnDevice pairs = submanifold_pairs_cuda(coords.const_data_ptr<int32_t>(), coords.size(0), cells_of(shape),
+                                                     cells_of(kernel), counts.data(), workspace, current_stream());
+  Tensor in_rows = at::empty({pairs.num_pairs}, coords.options()), out_rows = at::empty_like(in_rows);
+  list_submanifold_pairs_cuda(pairs, static_cast<int64_t>(counts.size()), in_rows.mutable_data_ptr<int32_t>(),
+                              out_rows.mutable_data_ptr<int32_t>(), current_stream());
+  return {in_rows, out_rows, on_host(counts)};
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> strided_pairs_on_cuda(const Tensor& given, at::IntArrayRef shape,
+                                                                 at::IntArrayRef kernel, at::IntArrayRef stride,
+                                                                 at::IntArrayRef padding) {
+  const c10::cuda::CUDAGuard guard(given.device());
+  const Tensor coords = given.contiguous();
+  const Geometry geometry = geometry_of(shape, kernel, stride, padding);
+  std::vector<int64_t> counts(geometry.kernel.volume());
+  TensorWorkspace workspace(coords);
+  const PairsOnDevice pairs = strided_pairs_cuda(coords.const_data_ptr<int32_t>(), coords.size(0), geometry, counts.data(),
+                                                 workspace, current_stream());
+  Tensor in_rows = at::empty({pairs.num_pairs}, coords.options()), out_rows = at::empty_like(in_rows);
+  Tensor out_coords = at::empty({pairs.num_out, 4}, coords.options());
+  list_strided_pairs_cuda(pairs, geometry, in_rows.mutable_data_ptr<int32_t>(), out_rows.mutable_data_ptr<int32_t>(),
+                          out_coords.mutable_data_ptr<int32_t>(), current_stream());
+  return {in_rows, out_rows, on_host(counts), out_coords};
+}
+
+Dtype dtype_of(const Tensor& values) {
+  switch (values.scalar_type()) {
+    case at::kDouble: return Dtype::kDouble;
+    case at::kHalf: return Dtype::kHalf;
+    case at::kBFloat16: return Dtype::kBFloat16;
+    default: return Dtype::kFloat;
+  }
+}
+
+Tensor sparse_conv_on_cuda(const Tensor& features, const Tensor& weight, const Tensor& in_rows, const Tensor& out_rows,
+                           at::IntArrayRef counts, int64_t center, int64_t num_out) {
+  const c10::cuda::CUDAGuard guard(features.device());
+  const Tensor rows = features.contiguous(), matrices = weight.flatten(1, 3);
+  const Tensor sources = in_rows.contiguous(), targets = out_rows.contiguous();
+  const std::vector<int64_t> starts = starts_of(counts);
+  Tensor out = at::empty({num_out, weight.size(0)}, rows.options());
+  TensorWorkspace workspace(rows);
+  convolve_cuda(dtype_of(rows), rows.const_data_ptr(), matrices.const_data_ptr(),
+                {matrices.size(0), matrices.size(2), matrices.stride(0), matrices.stride(1), matrices.stride(2)},
+                pairs_of(sources, targets, starts, center), num_out, out.mutable_data_ptr(), workspace, current_stream());
+  return out;
+}
+
+Tensor weight_grad_on_cuda(const Tensor& features, const Tensor& grad, const Tensor& in_rows, const Tensor& out_rows,
+                           at::IntArrayRef counts, int64_t center, at::IntArrayRef kernel) {
+  const c10::cuda::CUDAGuard guard(features.device());
+  const Tensor rows = features.contiguous(), grads = grad.contiguous();
+  const Tensor sources = in_rows.contiguous(), targets = out_rows.contiguous();
+  const std::vector<int64_t> starts = starts_of(counts);
+  Tensor out = at::empty({grads.size(1), kernel[0], kernel[1], kernel[2], rows.size(1)}, rows.options());
+  TensorWorkspace workspace(rows);
+  weight_grad_cuda(dtype_of(rows), rows.const_data_ptr(), grads.const_data_ptr(),
+                   pairs_of(sources, targets, starts, center), grads.size(0), rows.size(1), grads.size(1),
+                   out.mutable_data_ptr(), workspace, current_stream());
+  return out;
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(equilidar, CUDA, m) {
+  m.impl("voxel_rows", TORCH_FN(voxel_rows_on_cuda));
+  m.impl("mean_by_row", TORCH_FN(mean_by_row_on_cuda));
+  m.impl("submanifold_pairs", TORCH_FN(submanifold_pairs_on_cuda));
+  m.impl("strided_pairs", TORCH_FN(strided_pairs_on_cuda));
+  m.impl("sparse_conv", TORCH_FN(sparse_conv_on_cuda));
+  m.impl("sparse_conv_weight_grad", TORCH_FN(weight_grad_on_cuda));
+}
+
+}  // namespace equilidar
+#endif
