@@ -46,13 +46,13 @@ kernels-report: ## Print registers and spills of every CUDA kernel (nvcc alone, 
 kernels-sanitize: setup ## Build the CPU kernels with address and undefined-behaviour sanitizers, run the ops' tests on them
 	MAX_JOBS=$(JOBS) $(BIN)/python cuda_ext/sanitize.py
 
-quickstart: setup ## Simulate, pretrain, finetune from scratch and pretrained, evaluate, report (<= 15 min on 2 cores)
+quickstart: setup kernels ## Simulate, pretrain, finetune from scratch and pretrained, evaluate, report (<= 15 min on 2 cores)
 	$(BIN)/python tools/quickstart.py $(if $(FRESH),--fresh)
 
-test: setup ## Run the whole CPU test suite; what a machine lacks is listed at the end
+test: setup kernels ## Run the whole CPU test suite; what a machine lacks is listed at the end
 	$(BIN)/python -m pytest --numprocesses $(JOBS)
 
-test-fast: setup ## Run all tests but the slow ones
+test-fast: setup kernels ## Run all tests but the slow ones
 	$(BIN)/python -m pytest --numprocesses $(JOBS) -m "not slow"
 
 lint: setup ## Check style (ruff) and types (pyright)

@@ -2,7 +2,7 @@
 
 Environment:
     EQUILIDAR_CUDA: "0" leaves CUDA out, "1" makes its absence an error, unset decides by what is there.
-    TORCH_CUDA_ARCH_LIST: architectures; unset on a machine without GPU means 8.0 and 9.0, and PTX of 9.0 for later ones.
+    TORCH_CUDA_ARCH_LIST: architectures; unset on a machine without GPU means 8.0, 9.0 and PTX of 9.0 for later ones.
     EQUILIDAR_SANITIZE: "1" instruments the CPU kernels (-fsanitize=address,undefined) for `make kernels-sanitize`.
     MAX_JOBS: parallel compilations.
 """
