@@ -77,6 +77,7 @@ def test_group_config_names_only_arguments_that_its_class_has(path, tmp_path):
         cfg = compose(None, [f"+{group}={path.stem}"])
         OmegaConf.set_struct(cfg, False)
         context = {"grid": {**grid, "voxel_size": [0.2, 0.2, 0.1]}, "augment": {"group": {"yaw": [-1.0, 1.0]}}}
+        context["deterministic"] = False
         cfg = OmegaConf.merge(context, cfg)
     node = cfg[group]
     for key in missing_keys(cfg):

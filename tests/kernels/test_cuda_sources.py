@@ -35,9 +35,14 @@ def test_kernels_include_nothing_of_pytorch(source):
         assert not _PYTORCH.search(path.read_text()), f"{source.name} reaches PyTorch by {path.name}"
 
 
+# What CUDA kernels alone build on: no ops.
+CUDA_ONLY = {"device_sort"}
+
+
 @pytest.mark.parametrize("source", CUDA_SOURCES, ids=lambda path: path.name)
 def test_what_has_a_cuda_kernel_has_a_cpu_kernel_of_the_same_header(source):
-    assert source.with_suffix(".cpp").is_file() and source.with_suffix(".h").is_file()
+    assert source.with_suffix(".h").is_file()
+    assert source.with_suffix(".cpp").is_file() or source.stem in CUDA_ONLY
 
 
 @pytest.mark.slow
