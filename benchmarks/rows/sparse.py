@@ -1,0 +1,206 @@
+"""Voxelization, rulebooks and sparse convolution against spconv, torch's own GEMM and memory."""
+
+import ctypes
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from benchmarks import frames
+from benchmarks.harness import Row
+from benchmarks.spconv_backbone import spconv_step
+from equilidar.backbones import VoxelBackBone8x
+from equilidar.nn import rulebook_cache
+from equilidar.nn.sparse_conv import SparseConv3d, SparseConvBase
+from equilidar.ops.rulebook import Rulebook
+from equilidar.ops.voxelize import voxelize_hard, voxelize_mean
+from equilidar.structures import GridSpec, PointCloudBatch, SparseVoxels
+from equilidar.structures.offsets import from_lengths
+
+GRID = GridSpec.from_range([0, -40, -3, 70.4, 40, 1], [0.05, 0.05, 0.1])
+
+
+def rows(quick: bool) -> Iterator[Row]:
+    """Yield the rows of the sparse engine."""
+    for batch_size in (1, 4):
+        yield from _backbone_rows(batch_size, quick)
+    yield _rulebook_row(quick)
+    yield from _voxelize_rows(quick)
+
+
+def _clouds(batch_size: int, quick: bool) -> tuple[PointCloudBatch, str]:
+    frame = frames.kitti()
+    step = 10 if quick else 1
+    xyz, intensity = frame.xyz[::step], frame.intensity[::step]
+    points = PointCloudBatch(
+        xyz.repeat(batch_size, 1),
+        intensity.repeat(batch_size, 1),
+        from_lengths([len(xyz)] * batch_size),
+        ("intensity",),
+    )
+    return points, f"{frame.name}, {len(xyz):,} points"
+
+
+class _Backbone:
+    """Forward and backward on one batch, and what it works through."""
+
+    def __init__(self, batch_size: int, quick: bool) -> None:
+        points, self.name = _clouds(batch_size, quick)
+        self.net = VoxelBackBone8x(GRID, 4)
+        self.voxels = voxelize_mean(points, GRID)
+        self.note = f"{self.name}, batch {batch_size}, {len(self.voxels.coords):,} voxels"
+
+    def forward(self) -> Tensor:
+        self.voxels.rulebooks = {}
+        return self.net(self.voxels).last.features
+
+    def step(self) -> None:
+        self.forward().square().mean().backward()
+
+    def layers(self) -> list[tuple[SparseConvBase, Rulebook]]:
+        """Return every convolution with its rulebook."""
+        found: list[tuple[SparseConvBase, Rulebook]] = []
+        z, y, x = GRID.shape
+        voxels = SparseVoxels(
+            self.voxels.coords, self.voxels.features, GRID, (z + 1, y, x), (1, 1, 1), self.voxels.batch_size
+        )
+        for conv in (module for module in self.net.modules() if isinstance(module, SparseConvBase)):
+            if isinstance(conv, SparseConv3d):
+                down = rulebook_cache.downsampling(voxels, conv.kernel_size, conv.stride, conv.padding)
+                found.append((conv, down.rulebook))
+                features = voxels.features.new_empty(len(down.coords), 0)
+                voxels = SparseVoxels(down.coords, features, GRID, down.shape, (1, 1, 1), voxels.batch_size)
+            else:
+                found.append((conv, rulebook_cache.submanifold(voxels, conv.kernel_size)))
+        return found
+
+    def flops(self) -> int:
+        """Count the rulebooks' multiply-adds, two each, of forward and backward; the input needs no gradient."""
+        total = 0
+        for i, (conv, rulebook) in enumerate(self.layers()):
+            pairs = sum(rulebook.counts) + (rulebook.num_in if rulebook.center >= 0 else 0)
+            total += 2 * pairs * conv.in_channels * conv.out_channels * (2 if i == 0 else 3)
+        return total
+
+    def held_bytes(self) -> int:
+        """Count what a step must hold: each convolution's input, output and weight gradient, the largest layer's
+        gradients of input and output, and the rulebooks, each once."""
+        layers = self.layers()
+        sizes = [
+            (4 * rulebook.num_in * conv.in_channels, 4 * rulebook.num_out * conv.out_channels)
+            for conv, rulebook in layers
+        ]
+        features = sum(map(sum, sizes)) + max(map(sum, sizes))
+        weights = sum(4 * conv.weight.numel() for conv, _ in layers)
+        # Convolutions of one stage share their rulebook.
+        books = {id(rulebook): 8 * len(rulebook.in_rows) for rulebook in (pair[1] for pair in layers)}
+        return features + weights + sum(books.values())
+
+
+def _backbone_rows(batch_size: int, quick: bool) -> Iterator[Row]:
+    backbone = _Backbone(batch_size, quick)
+    note = f"forward + backward, {backbone.note}"
+    yield Row(
+        f"backbone_b{batch_size}",
+        backbone.step,
+        "spconv 2.3.8, Native, its faster of 1 and 2 threads",
+        spconv_step(backbone.voxels),
+        bar=2.0,
+        note=note,
+    )
+    flops = backbone.flops()
+    yield Row(
+        f"backbone_rate_b{batch_size}",
+        backbone.step,
+        "torch.mm (4096 x 64)(64 x 64)",
+        limit=lambda: flops / gemm_flops_per_ms(),
+        share_bar=0.5,
+        note=f"{flops / 1e9:.1f} GFLOP in the rulebooks, {note}",
+    )
+    if batch_size == 1:
+        yield Row(
+            "backbone_memory",
+            None,
+            "1.5 times inputs + outputs + gradients + rulebook",
+            measure=lambda: (peak_bytes(backbone.step) / backbone.held_bytes(), 1.5),
+            bar=1.0,
+            unit="times",
+            note=f"{backbone.held_bytes() / 1e6:.0f} MB, {note}",
+        )
+
+
+def _rulebook_row(quick: bool) -> Row:
+    backbone = _Backbone(1, quick)
+
+    def forward() -> None:
+        with torch.no_grad():
+            backbone.forward()
+
+    return Row(
+        "rulebook",
+        backbone.layers,
+        "the backbone's forward pass, rulebook included",
+        forward,
+        bar=1 / 0.15,
+        note=f"all stages, {backbone.note}",
+    )
+
+
+def _voxelize_rows(quick: bool) -> Iterator[Row]:
+    points, name = _clouds(1, quick)
+    voxelize: list[tuple[str, Callable[[], object]]] = [
+        ("voxelize", lambda: voxelize_mean(points, GRID)),
+        ("voxelize_hard", lambda: voxelize_hard(points, GRID, 5, 40_000)),
+    ]
+    try:
+        from spconv.pytorch.utils import PointToVoxel  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        run_peer: Callable[[], object] | None = None
+    else:
+        generator = PointToVoxel(list(GRID.voxel_size), [*GRID.low, *GRID.high], 4, 40_000, 5)
+        table = torch.cat([points.xyz, points.features], 1)
+
+        run_peer = lambda: generator(table)  # noqa: E731
+
+    for row, ours in voxelize:
+        yield Row(
+            row,
+            ours,
+            "spconv 2.3.8 PointToVoxel on the CPU, 5 points per voxel",
+            run_peer,
+            bar=3.0,
+            rounds=31,
+            note=name,
+        )
+
+
+def gemm_flops_per_ms() -> float:
+    """Measure torch's GEMM rate where channels are those of a sparse backbone."""
+    left, right = torch.randn(4096, 64), torch.randn(64, 64)
+    times = []
+    for _ in range(50):
+        start = time.perf_counter()
+        torch.mm(left, right)
+        times.append(1000 * (time.perf_counter() - start))
+    return 2 * 4096 * 64 * 64 / statistics.median(times)
+
+
+def peak_bytes(step: Callable[[], object]) -> float:
+    """Return by how much the process's memory rises during a step, scratch of the kernels included (Linux)."""
+    step()
+    # Freed memory goes back to the system first, or the step would find it in hand.
+    ctypes.CDLL(None).malloc_trim(0)
+    before = _status_bytes("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")
+    step()
+    return _status_bytes("VmHWM") - before
+
+
+def _status_bytes(key: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{key}:"):
+            return 1024 * int(line.split()[1])
+    raise RuntimeError(f"/proc/self/status has no {key}")
