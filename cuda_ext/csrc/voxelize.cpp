@@ -11,7 +11,7 @@ constexpr int64_t kPoints = 4096;
 
 bool begins_voxel(const VoxelOrder& order, int64_t i) {
   const uint64_t key = order.records[i].key;
-  return key != uint64_t(order.outside_key) && (i == 0 || key != order.records[i - 1].key);
+  return key != uint64_t(order.keys.outside) && (i == 0 || key != order.records[i - 1].key);
 }
 
 }  // namespace
@@ -19,17 +19,17 @@ bool begins_voxel(const VoxelOrder& order, int64_t i) {
 template <typename T>
 VoxelOrder sort_points_cpu(const T* xyz, const int64_t* offsets, int64_t num_items, const VoxelGrid<T>& grid) {
   const int64_t num = offsets[num_items];
-  VoxelOrder order{nullptr, num, num_items * grid.shape.volume(), {}, 0};
+  VoxelOrder order{nullptr, num, VoxelKeys(grid.shape, num_items), {}, 0};
   order.records.reset(new Record[num]);
+  const VoxelKeys keys = order.keys;
   parallel_chunks(num, kPoints, [&](int64_t begin, int64_t end) {
     int64_t item = item_of(offsets, num_items, begin);
     for (int64_t i = begin; i < end; ++i) {
       while (i >= offsets[item + 1]) ++item;
-      const int64_t key = voxel_key(xyz + 3 * i, item, grid);
-      order.records[i] = {uint64_t(key < 0 ? order.outside_key : key), uint64_t(i)};
+      order.records[i] = {uint64_t(voxel_key(xyz + 3 * i, item, grid, keys)), uint64_t(i)};
     }
   });
-  radix_sort(order.records, num, bits_of(uint64_t(order.outside_key) + 1));
+  radix_sort(order.records, num, keys.bits);
   const int64_t chunks = (num + kPoints - 1) / kPoints;
   order.starts.resize(chunks + 1);
   parallel_chunks(num, kPoints, [&](int64_t begin, int64_t end) {
@@ -42,31 +42,61 @@ VoxelOrder sort_points_cpu(const T* xyz, const int64_t* offsets, int64_t num_ite
   return order;
 }
 
-void voxel_rows_cpu(const VoxelOrder& order, const Cells& shape, int64_t* rows, int32_t* coords) {
+void voxel_rows_cpu(const VoxelOrder& order, int64_t* rows, int32_t* coords) {
   parallel_chunks(order.num_points, kPoints, [&](int64_t begin, int64_t end) {
     int64_t row = order.starts[begin / kPoints] - 1;
     for (int64_t i = begin; i < end; ++i) {
       const Record& record = order.records[i];
-      if (begins_voxel(order, i)) cell_of_key(int64_t(record.key), shape, coords + 4 * ++row);
-      rows[record.value] = record.key == uint64_t(order.outside_key) ? -1 : row;
+      if (begins_voxel(order, i)) order.keys.unpack(int64_t(record.key), coords + 4 * ++row);
+      rows[record.value] = record.key == uint64_t(order.keys.outside) ? -1 : row;
     }
   });
 }
 
-template <typename T>
-void mean_by_row_cpu(const T* values, const int64_t* rows, int64_t num_values, int64_t channels, int64_t num_rows, T* mean) {
-  std::vector<int32_t> counts(num_rows);
-  std::fill_n(mean, num_rows * channels, T(0));
-  // One thread: a pass over the points takes as long as reading them, and their order is that of the sums.
-  for (int64_t i = 0; i < num_values; ++i) {
-    const int64_t row = rows[i];
-    if (row < 0) continue;
-    ++counts[row];
-    for (int64_t c = 0; c < channels; ++c) mean[row * channels + c] += values[i * channels + c];
+namespace {
+
+// CHANNELS: those of the features where the compiler shall know them, -1 elsewhere.
+template <int CHANNELS, typename T>
+void means_of_chunk(const VoxelOrder& order, int64_t begin, int64_t end, const T* xyz, const T* features, int64_t given,
+                    T* mean) {
+  const int64_t channels = CHANNELS < 0 ? given : CHANNELS, num = order.num_points;
+  for (int64_t i = begin; i < end;) {
+    const uint64_t key = order.records[i].key;
+    if (!begins_voxel(order, i)) {
+      ++i;
+      continue;
+    }
+    // A voxel is of the chunk that it begins in. Most hold one point.
+    const int64_t first = int64_t(order.records[i].value);
+    T x = xyz[3 * first], y = xyz[3 * first + 1], z = xyz[3 * first + 2];
+    for (int64_t c = 0; c < channels; ++c) mean[3 + c] = features[channels * first + c];
+    int64_t last = i + 1;
+    for (; last < num && order.records[last].key == key; ++last) {
+      const int64_t point = int64_t(order.records[last].value);
+      x += xyz[3 * point];
+      y += xyz[3 * point + 1];
+      z += xyz[3 * point + 2];
+      for (int64_t c = 0; c < channels; ++c) mean[3 + c] += features[channels * point + c];
+    }
+    const T count = T(last - i);
+    mean[0] = x / count;
+    mean[1] = y / count;
+    mean[2] = z / count;
+    for (int64_t c = 0; c < channels; ++c) mean[3 + c] /= count;
+    mean += 3 + channels;
+    i = last;
   }
-  parallel_for(num_rows, kPoints, [&](int64_t row) {
-    const T count = T(max_of(counts[row], 1));
-    for (int64_t c = 0; c < channels; ++c) mean[row * channels + c] /= count;
+}
+
+}  // namespace
+
+template <typename T>
+void voxel_means_cpu(const VoxelOrder& order, const T* xyz, const T* features, int64_t channels, T* means) {
+  const auto run = channels == 1   ? means_of_chunk<1, T>
+                   : channels == 2 ? means_of_chunk<2, T>
+                                   : means_of_chunk<-1, T>;
+  parallel_chunks(order.num_points, kPoints, [&](int64_t begin, int64_t end) {
+    run(order, begin, end, xyz, features, channels, means + order.starts[begin / kPoints] * (3 + channels));
   });
 }
 
@@ -97,7 +127,7 @@ int64_t hard_slots_cpu(const int64_t* rows, const int64_t* offsets, int64_t num_
 
 #define EQL_INSTANTIATE(T)                                                                              \
   template VoxelOrder sort_points_cpu(const T*, const int64_t*, int64_t, const VoxelGrid<T>&);          \
-  template void mean_by_row_cpu(const T*, const int64_t*, int64_t, int64_t, int64_t, T*);
+  template void voxel_means_cpu(const VoxelOrder&, const T*, const T*, int64_t, T*);
 EQL_INSTANTIATE(float)
 EQL_INSTANTIATE(double)
 

@@ -3,8 +3,8 @@
 `GridSpec.index_xyz` is the one definition of the voxel of a point; everything here follows it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int32, Int64
@@ -69,14 +69,23 @@ def voxelize_mean(points: PointCloudBatch, grid: GridSpec) -> SparseVoxels:
     Returns:
         Voxels sorted by [batch, z, y, x]; feature columns are x, y, z in metres and then the points' channels.
     """
-    rows, coords = occupied_voxels(points.xyz, points.offsets, grid)
-    mean = mean_by_row(torch.cat([points.xyz, points.features], 1), rows, len(coords))
-    return SparseVoxels(coords, mean, grid, grid.shape, (1, 1, 1), points.batch_size)
+    if torch.is_grad_enabled() and (points.xyz.requires_grad or points.features.requires_grad):
+        rows, coords = occupied_voxels(points.xyz, points.offsets, grid)
+        means = mean_by_row(torch.cat([points.xyz, points.features], 1), rows, len(coords))
+    else:
+        # Clouds are seldom differentiated: one op does all, without a gradient.
+        check_cells(grid.shape)
+        means, coords = _voxel_means(points.xyz, points.features, points.offsets, grid.low, grid.high, grid.voxel_size)
+    return SparseVoxels(coords, means, grid, grid.shape, (1, 1, 1), points.batch_size)
 
 
 def mean_by_row(values: Float[Tensor, "N C"], rows: Int64[Tensor, " N"], num_rows: int) -> Float[Tensor, "V C"]:
     """Average `values` that share a row; rows that none has are zero, values of row -1 are left out. Differentiable."""
-    return _mean_by_row(values, rows, num_rows)
+    # One more row, for those that are left out.
+    slots = torch.where(rows < 0, num_rows, rows)
+    total = values.new_zeros(num_rows + 1, values.shape[1]).index_add(0, slots, values)[:num_rows]
+    count = torch.bincount(slots, minlength=num_rows + 1)[:num_rows].clamp(min=1)
+    return total / count[:, None].to(values.dtype)
 
 
 def voxelize_hard(points: PointCloudBatch, grid: GridSpec, max_points: int, max_voxels: int) -> HardVoxels:
@@ -107,7 +116,7 @@ def _rank_in_group(groups: Int64[Tensor, " N"], num_groups: int) -> Int64[Tensor
 
 
 def _rows_reference(
-    xyz: Tensor, offsets: Tensor, low: list[float], high: list[float], voxel_size: list[float]
+    xyz: Tensor, offsets: Tensor, low: Sequence[float], high: Sequence[float], voxel_size: Sequence[float]
 ) -> tuple[Tensor, Tensor]:
     grid = GridSpec.from_range([*low, *high], voxel_size)
     # Not a number falls into no voxel, whatever integer a device makes of it.
@@ -123,33 +132,34 @@ def _rows_reference(
 
 
 def _rows_fake(
-    xyz: Tensor, offsets: Tensor, low: list[float], high: list[float], voxel_size: list[float]
+    xyz: Tensor, offsets: Tensor, low: Sequence[float], high: Sequence[float], voxel_size: Sequence[float]
 ) -> tuple[Tensor, Tensor]:
     num_voxels = torch.library.get_ctx().new_dynamic_size()
     return offsets.new_empty(xyz.shape[0]), xyz.new_empty((num_voxels, 4), dtype=torch.int32)
 
 
-def _mean_reference(values: Tensor, rows: Tensor, num_rows: int) -> Tensor:
-    # One more row, for values that are left out.
-    slots = torch.where(rows < 0, num_rows, rows)
-    total = values.new_zeros(num_rows + 1, values.shape[1]).index_add(0, slots, values)[:num_rows]
-    return total / _counts(rows, num_rows, values.dtype)
+def _means_reference(
+    xyz: Tensor,
+    features: Tensor,
+    offsets: Tensor,
+    low: Sequence[float],
+    high: Sequence[float],
+    voxel_size: Sequence[float],
+) -> tuple[Tensor, Tensor]:
+    rows, coords = _rows_reference(xyz, offsets, low, high, voxel_size)
+    return mean_by_row(torch.cat([xyz, features], 1), rows, len(coords)), coords
 
 
-def _counts(rows: Tensor, num_rows: int, dtype: torch.dtype) -> Tensor:
-    """Return (num_rows, 1), at least 1."""
-    return torch.bincount(rows + 1, minlength=num_rows + 1)[1:, None].clamp(min=1).to(dtype)
-
-
-def _mean_setup(ctx: Any, inputs: tuple[Tensor, Tensor, int], output: Tensor) -> None:
-    ctx.save_for_backward(inputs[1])
-
-
-def _mean_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-    (rows,) = ctx.saved_tensors
-    share = grad / _counts(rows, len(grad), grad.dtype)
-    # One more row, which -1 reads.
-    return torch.cat([share, share.new_zeros(1, share.shape[1])])[rows], None, None
+def _means_fake(
+    xyz: Tensor,
+    features: Tensor,
+    offsets: Tensor,
+    low: Sequence[float],
+    high: Sequence[float],
+    voxel_size: Sequence[float],
+) -> tuple[Tensor, Tensor]:
+    _, coords = _rows_fake(xyz, offsets, low, high, voxel_size)
+    return xyz.new_empty(coords.shape[0], 3 + features.shape[1]), coords
 
 
 def _slots_reference(
@@ -186,12 +196,11 @@ _voxel_rows = define_op(
     reference=_rows_reference,
     fake=_rows_fake,
 )
-_mean_by_row = define_op(
-    "mean_by_row(Tensor values, Tensor rows, SymInt num_rows) -> Tensor",
-    reference=_mean_reference,
-    fake=lambda values, rows, num_rows: values.new_empty(num_rows, values.shape[1]),
-    setup_context=_mean_setup,
-    backward=_mean_backward,
+_voxel_means = define_op(
+    "voxel_means(Tensor xyz, Tensor features, Tensor offsets, float[] low, float[] high, float[] voxel_size) "
+    "-> (Tensor, Tensor)",
+    reference=_means_reference,
+    fake=_means_fake,
     autocast="float32",
 )
 _hard_slots = define_op(

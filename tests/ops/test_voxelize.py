@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from equilidar.ops.voxelize import mean_by_row, occupied_voxels, voxel_rows, voxelize_hard, voxelize_mean
 from equilidar.structures import GridSpec, PointCloudBatch
 from equilidar.structures.offsets import from_lengths
+from equilidar.testing import assert_op
 
 GRID = GridSpec((-2.0, -1.0, -1.0), (2.0, 2.0, 1.0), (0.5, 0.25, 1.0))
 
@@ -75,13 +76,6 @@ def test_no_points_give_no_voxels():
     assert hard.points.shape == (0, 3, 5) and hard.mean().features.shape == (0, 5)
 
 
-def test_mean_is_differentiable():
-    values = torch.randn(5, 2, dtype=torch.float64, requires_grad=True)
-    rows = torch.tensor([0, 2, 0, 2, 2])
-    assert torch.autograd.gradcheck(lambda v: mean_by_row(v, rows, 4), values)
-    assert mean_by_row(values, rows, 4)[[1, 3]].abs().sum() == 0
-
-
 @given(st.lists(st.integers(0, 60), min_size=1, max_size=3), st.integers(1, 4), st.integers(1, 12), st.integers(0, 99))
 @settings(max_examples=40, deadline=None)
 def test_hard_keeps_first_points_of_first_voxels(lengths, max_points, max_voxels, seed):
@@ -110,6 +104,28 @@ def test_hard_without_truncation_has_the_dynamic_mean():
 def test_hard_refuses_empty_caps():
     with pytest.raises(ValueError, match="max_points and max_voxels"):
         voxelize_hard(cloud([3], 0), GRID, 0, 5)
+
+
+@pytest.mark.parametrize("lengths", [[0, 0], [1], [20, 0, 7]], ids=str)
+def test_means_agree_with_the_reference_and_with_the_differentiable_way(lengths):
+    points = cloud(lengths, 1)
+    args = (points.xyz, points.features, points.offsets, GRID.low, GRID.high, GRID.voxel_size)
+    assert_op(torch.ops.equilidar.voxel_means.default, args)
+    plain = voxelize_mean(points, GRID)
+    points.features.requires_grad_()
+    differentiable = voxelize_mean(points, GRID)
+    assert torch.equal(plain.coords, differentiable.coords)
+    assert torch.equal(plain.features, differentiable.features)
+    (gradient,) = torch.autograd.grad(differentiable.features.sum(), points.features)
+    # Each voxel hands out a total of one to its points.
+    torch.testing.assert_close(gradient.sum(), gradient.new_tensor(2.0 * len(plain.coords)))
+
+
+def test_mean_is_differentiable():
+    values = torch.randn(6, 2, dtype=torch.float64, requires_grad=True)
+    rows = torch.tensor([0, 2, 0, 2, -1, 2])
+    assert torch.autograd.gradcheck(lambda v: mean_by_row(v, rows, 4), values)
+    assert mean_by_row(values, rows, 4)[[1, 3]].abs().sum() == 0
 
 
 def test_registration():

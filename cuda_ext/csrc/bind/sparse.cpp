@@ -73,19 +73,27 @@ std::tuple<Tensor, Tensor> voxel_rows(const Tensor& xyz, const Tensor& offsets, 
     const VoxelOrder order =
         sort_points_cpu(points.const_data_ptr<scalar_t>(), bounds.const_data_ptr<int64_t>(), bounds.size(0) - 1, grid);
     coords = at::empty({order.num_voxels, 4}, bounds.options().dtype(at::kInt));
-    voxel_rows_cpu(order, grid.shape, rows.mutable_data_ptr<int64_t>(), coords.mutable_data_ptr<int32_t>());
+    voxel_rows_cpu(order, rows.mutable_data_ptr<int64_t>(), coords.mutable_data_ptr<int32_t>());
   });
   return {rows, coords};
 }
 
-Tensor mean_by_row(const Tensor& given, const Tensor& given_rows, int64_t num_rows) {
-  const Tensor values = given.to(sum_dtype(given)).contiguous(), rows = given_rows.contiguous();
-  Tensor mean = at::empty({num_rows, values.size(1)}, values.options());
-  AT_DISPATCH_FLOATING_TYPES(values.scalar_type(), "mean_by_row", [&] {
-    mean_by_row_cpu(values.const_data_ptr<scalar_t>(), rows.const_data_ptr<int64_t>(), values.size(0), values.size(1),
-                    num_rows, mean.mutable_data_ptr<scalar_t>());
+std::tuple<Tensor, Tensor> voxel_means(const Tensor& given_xyz, const Tensor& given_features,
+                                               const Tensor& offsets, at::ArrayRef<double> low, at::ArrayRef<double> high,
+                                               at::ArrayRef<double> size) {
+  const Tensor xyz = given_xyz.contiguous(), features = given_features.contiguous(), bounds = offsets.contiguous();
+  Tensor rows = at::empty({xyz.size(0)}, bounds.options()), coords, means;
+  AT_DISPATCH_FLOATING_TYPES(xyz.scalar_type(), "voxel_means", [&] {
+    const scalar_t* const points = xyz.const_data_ptr<scalar_t>();
+    const VoxelOrder order =
+        sort_points_cpu(points, bounds.const_data_ptr<int64_t>(), bounds.size(0) - 1, grid_of<scalar_t>(low, high, size));
+    coords = at::empty({order.num_voxels, 4}, bounds.options().dtype(at::kInt));
+    means = at::empty({order.num_voxels, 3 + features.size(1)}, xyz.options());
+    voxel_rows_cpu(order, rows.mutable_data_ptr<int64_t>(), coords.mutable_data_ptr<int32_t>());
+    voxel_means_cpu(order, points, features.const_data_ptr<scalar_t>(), features.size(1),
+                    means.mutable_data_ptr<scalar_t>());
   });
-  return mean.to(given.scalar_type());
+  return {means, coords};
 }
 
 std::tuple<Tensor, Tensor> hard_slots(const Tensor& given_rows, const Tensor& offsets, int64_t num_voxels,
@@ -102,7 +110,7 @@ std::tuple<Tensor, Tensor> hard_slots(const Tensor& given_rows, const Tensor& of
 
 TORCH_LIBRARY_IMPL(equilidar, CPU, m) {
   m.impl("voxel_rows", TORCH_FN(voxel_rows));
-  m.impl("mean_by_row", TORCH_FN(mean_by_row));
+  m.impl("voxel_means", TORCH_FN(voxel_means));
   m.impl("hard_slots", TORCH_FN(hard_slots));
   m.impl("submanifold_pairs", TORCH_FN(submanifold_pairs));
   m.impl("strided_pairs", TORCH_FN(strided_pairs));

@@ -32,21 +32,30 @@ std::tuple<Tensor, Tensor> voxel_rows_on_cuda(const Tensor& xyz, const Tensor& o
         sort_points_cuda(points.const_data_ptr<scalar_t>(), bounds.const_data_ptr<int64_t>(), points.size(0),
                          bounds.size(0) - 1, grid, workspace, current_stream());
     coords = at::empty({order.num_voxels, 4}, bounds.options().dtype(at::kInt));
-    voxel_rows_cuda(order, grid.shape, rows.mutable_data_ptr<int64_t>(), coords.mutable_data_ptr<int32_t>(), current_stream());
+    voxel_rows_cuda(order, rows.mutable_data_ptr<int64_t>(), coords.mutable_data_ptr<int32_t>(), current_stream());
   });
   return {rows, coords};
 }
 
-Tensor mean_by_row_on_cuda(const Tensor& given, const Tensor& given_rows, int64_t num_rows) {
-  const c10::cuda::CUDAGuard guard(given.device());
-  const Tensor values = given.to(sum_dtype(given)).contiguous(), rows = given_rows.contiguous();
-  Tensor mean = at::empty({num_rows, values.size(1)}, values.options());
-  TensorWorkspace workspace(values);
-  AT_DISPATCH_FLOATING_TYPES(values.scalar_type(), "mean_by_row", [&] {
-    mean_by_row_cuda(values.const_data_ptr<scalar_t>(), rows.const_data_ptr<int64_t>(), values.size(0), values.size(1),
-                     num_rows, mean.mutable_data_ptr<scalar_t>(), workspace, current_stream());
+std::tuple<Tensor, Tensor> voxel_means_on_cuda(const Tensor& given_xyz, const Tensor& given_features,
+                                                       const Tensor& offsets, at::ArrayRef<double> low,
+                                                       at::ArrayRef<double> high, at::ArrayRef<double> size) {
+  const c10::cuda::CUDAGuard guard(given_xyz.device());
+  const Tensor xyz = given_xyz.contiguous(), features = given_features.contiguous(), bounds = offsets.contiguous();
+  Tensor rows = at::empty({xyz.size(0)}, bounds.options()), coords, means;
+  TensorWorkspace workspace(xyz);
+  AT_DISPATCH_FLOATING_TYPES(xyz.scalar_type(), "voxel_means", [&] {
+    const scalar_t* const points = xyz.const_data_ptr<scalar_t>();
+    const VoxelOrderOnDevice order =
+        sort_points_cuda(points, bounds.const_data_ptr<int64_t>(), xyz.size(0), bounds.size(0) - 1,
+                         grid_of<scalar_t>(low, high, size), workspace, current_stream());
+    coords = at::empty({order.num_voxels, 4}, bounds.options().dtype(at::kInt));
+    means = at::empty({order.num_voxels, 3 + features.size(1)}, xyz.options());
+    voxel_rows_cuda(order, rows.mutable_data_ptr<int64_t>(), coords.mutable_data_ptr<int32_t>(), current_stream());
+    voxel_means_cuda(order, points, features.const_data_ptr<scalar_t>(), features.size(1),
+                     means.mutable_data_ptr<scalar_t>(), current_stream());
   });
-  return mean.to(given.scalar_type());
+  return {means, coords};
 }
 
 std::tuple<Tensor, Tensor, Tensor> submanifold_pairs_on_cuda(const Tensor& given, at::IntArrayRef shape,
@@ -121,7 +130,7 @@ Tensor weight_grad_on_cuda(const Tensor& features, const Tensor& grad, const Ten
 
 TORCH_LIBRARY_IMPL(equilidar, CUDA, m) {
   m.impl("voxel_rows", TORCH_FN(voxel_rows_on_cuda));
-  m.impl("mean_by_row", TORCH_FN(mean_by_row_on_cuda));
+  m.impl("voxel_means", TORCH_FN(voxel_means_on_cuda));
   m.impl("submanifold_pairs", TORCH_FN(submanifold_pairs_on_cuda));
   m.impl("strided_pairs", TORCH_FN(strided_pairs_on_cuda));
   m.impl("sparse_conv", TORCH_FN(sparse_conv_on_cuda));
