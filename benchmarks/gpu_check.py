@@ -23,11 +23,14 @@ ROOT = Path(__file__).resolve().parents[1]
 SITE = ROOT / "runs" / "gpu_site"
 LIMIT = 480  # seconds a stage may take
 
+# The ops' own tests hold small cases of every op: empty, one point, an empty item, duplicates, out of range.
+_SMALL_CASES = ["{python}", "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", "tests/ops", "-k", "test_op"]
+
 STAGES: dict[str, list[list[str]]] = {
     "build": [["{python}", "setup.py", "-q", "build_ext", "--inplace"]],
     "ops": [["{python}", "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", "tests"]],
     "sanitize": [
-        ["compute-sanitizer", f"--tool={tool}", "--error-exitcode=9", "{python}", "tests/kernels/driver.py", "cuda"]
+        ["compute-sanitizer", f"--tool={tool}", "--error-exitcode=9", "--target-processes=all", *_SMALL_CASES]
         for tool in ("memcheck", "racecheck")
     ],
     "bench": [["{python}", "benchmarks/gpu_bench.py"]],
