@@ -6,6 +6,7 @@ sides of examples 0 to n_examples - 1: category_indices_I, is_close_I, is_dynami
 pred_flow_I, pred_dynamic_I.
 """
 
+import abc
 import io
 import itertools
 import zipfile
@@ -134,7 +135,7 @@ class _Npz:
         return self._file[name]
 
 
-class _Feathers:
+class _Feathers(abc.ABC):
     """Feather files by relative name."""
 
     def __init__(self, path: Path, is_estimate: bool) -> None:
@@ -151,8 +152,9 @@ class _Feathers:
         flow = np.stack([table[column].to_numpy().astype(np.float64) for column in _FLOW], 1)
         return {column: table[column].to_numpy() for column in self._columns} | {"flow": flow}
 
+    @abc.abstractmethod
     def _source(self, name: str) -> str | io.BytesIO:
-        raise NotImplementedError
+        """Return where pyarrow reads the file of that name from."""
 
 
 class _Folder(_Feathers):

@@ -8,9 +8,10 @@ from equilidar.training.label_free import refuse_labels
 
 
 def test_a_config_without_labels_passes():
-    refuse_labels(
-        {"dataset": {"_target_": "equilidar.data.kitti_raw.KittiRaw"}, "list": [{"_target_": "torch.optim.SGD"}]}
-    )
+    config = {"dataset": {"_target_": "equilidar.data.kitti_raw.KittiRaw"}, "list": [{"_target_": "torch.optim.SGD"}]}
+    assert refuse_labels(config) is None
+    with pytest.raises(ValueError, match="labels"):
+        refuse_labels({**config, "labels": {"fraction": 0.1}})
 
 
 @pytest.mark.parametrize(
