@@ -134,12 +134,7 @@ def _engines() -> Iterator[Finding]:
 
 
 def _kernels() -> Iterator[Finding]:
-    if importlib.util.find_spec("equilidar_kernels") is not None:
-        yield Finding("kernels", "equilidar_kernels", "ok", "compiled kernels replace the reference ops")
-    else:
-        yield Finding(
-            "kernels", "equilidar_kernels", "missing", "reference ops in PyTorch are used (slower, same results)"
-        )
+    yield _compiled_kernels()
     nvcc = shutil.which("nvcc")
     if nvcc:
         done = subprocess.run([nvcc, "--version"], capture_output=True, text=True, timeout=30, check=False)
@@ -150,6 +145,23 @@ def _kernels() -> Iterator[Finding]:
         "kernels", "C++ compiler", "ok" if compiler else "missing", compiler or "",
         "" if compiler else "needed only to build kernels: install g++",
     )  # fmt: skip
+
+
+def _compiled_kernels() -> Finding:
+    name = "equilidar_kernels"
+    try:
+        from equilidar.ops import _extension
+    except Exception as error:
+        return Finding("kernels", name, "broken", f"equilidar.ops cannot be imported: {error}", "reinstall torch")
+    status = _extension.load()
+    if status.error is not None:
+        return Finding("kernels", name, "broken", status.error, "make kernels")
+    if status.version is None:
+        slower = "reference ops in PyTorch are used (slower, same results)"
+        return Finding("kernels", name, "missing", slower, "make kernels")
+    import equilidar_kernels  # pyright: ignore[reportMissingImports]
+
+    return Finding("kernels", name, "ok", f"built with {equilidar_kernels.build_info()}")
 
 
 def _never_tested() -> Iterator[Finding]:

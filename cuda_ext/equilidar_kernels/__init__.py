@@ -1,6 +1,6 @@
-"""Compiled kernels of equilidar's ops: importing this registers them with the dispatcher, for CPU and, if built, CUDA.
+"""Compiled kernels of equilidar's ops, for CPU and, if built, CUDA.
 
-`equilidar.ops` imports it where it is installed; nothing else needs to.
+`equilidar.ops` registers them where they are installed; nothing else needs to.
 """
 
 import ctypes
@@ -9,21 +9,25 @@ from pathlib import Path
 import torch
 
 __version__ = "0.1.0"
+INTERFACE = 1
+"""Number of the ops' schemas that these kernels were written for; `equilidar.ops._extension` holds the one it needs."""
 
 
-def _library() -> Path:
+def library() -> Path:
+    """Return the shared library that holds the kernels."""
     found = sorted(Path(__file__).parent.glob("_C*.so"))
     if len(found) != 1:
         raise ImportError(f"{len(found)} libraries _C*.so in {Path(__file__).parent}, expected 1; run `make kernels`")
     return found[0]
 
 
-_PATH = _library()
-torch.ops.load_library(str(_PATH))
+def register() -> None:
+    """Register the kernels with the dispatcher. Kernels of other schemas would abort there: compare INTERFACE first."""
+    torch.ops.load_library(str(library()))
 
 
 def build_info() -> str:
     """Return what the library was built with: version of torch, and whether it holds CUDA kernels."""
-    describe = ctypes.CDLL(str(_PATH)).equilidar_kernels_build
+    describe = ctypes.CDLL(str(library())).equilidar_kernels_build
     describe.restype = ctypes.c_char_p
     return describe().decode()

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from functools import cache
 
 PACKAGE = "equilidar_kernels"
+INTERFACE = 1
+"""To be raised, here and in the kernels' package, whenever the schema of an op that has a kernel changes."""
 
 
 @dataclass(frozen=True)
@@ -25,11 +27,15 @@ class ExtensionStatus:
 def load() -> ExtensionStatus:
     """Load the kernels once; without them every op runs its PyTorch reference.
 
-    A package that is installed but does not load (built for another torch, a missing library) is warned about:
-    it would otherwise only show as slowness.
+    A package that is installed but does not load (built for another torch or for other ops, a missing library) is
+    warned about: it would otherwise only show as slowness.
     """
     try:
         module = importlib.import_module(PACKAGE)
+        built_for = getattr(module, "INTERFACE", None)
+        if built_for != INTERFACE:
+            raise ImportError(f"its kernels are for interface {built_for} of the ops, this equilidar has {INTERFACE}")
+        module.register()
     except ModuleNotFoundError as error:
         if error.name == PACKAGE:
             return ExtensionStatus(None, None)

@@ -30,8 +30,8 @@ def pytest_configure() -> None:
     """Refuse to test kernels that would hide their errors."""
     import equilidar_kernels
 
-    if b"__asan_init" not in equilidar_kernels._PATH.read_bytes():
-        raise pytest.UsageError(f"{equilidar_kernels._PATH} is not built with sanitizers; run cuda_ext/sanitize.py")
+    if b"__asan_init" not in equilidar_kernels.library().read_bytes():
+        raise pytest.UsageError(f"{equilidar_kernels.library()} is not built with sanitizers; run cuda_ext/sanitize.py")
 
 
 @pytest.fixture(autouse=True)

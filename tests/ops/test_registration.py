@@ -1,11 +1,15 @@
 """The dispatcher's rules on which all ops rely, seen on throw-away ops."""
 
+import importlib
+import pkgutil
 import sys
 import warnings
 
 import pytest
 import torch
 
+import equilidar.ops
+from equilidar.data.listing import content_hash
 from equilidar.ops import _extension
 from equilidar.ops._registration import define_op, reference_of
 from equilidar.testing import assert_op
@@ -113,7 +117,29 @@ def test_absent_kernels_are_advised_once_and_with_the_remedy(monkeypatch):
 
 
 def test_kernels_that_load_are_reported(tmp_path, monkeypatch):
-    assert load_with(tmp_path, monkeypatch, '__version__ = "9.9"') == _extension.ExtensionStatus("9.9", None)
+    code = f'__version__ = "9.9"\nINTERFACE = {_extension.INTERFACE}\ndef register(): pass'
+    assert load_with(tmp_path, monkeypatch, code) == _extension.ExtensionStatus("9.9", None)
+
+
+def test_kernels_of_other_schemas_are_not_registered(tmp_path, monkeypatch):
+    with pytest.warns(UserWarning, match=r"interface -1 of the ops.*rebuild it by `make kernels`"):
+        status = load_with(tmp_path, monkeypatch, "INTERFACE = -1\ndef register(): raise AssertionError")
+    assert status.version is None and "interface -1" in status.error
+
+
+def test_interface_number_stands_for_the_schemas():
+    """A change of a schema must raise INTERFACE in both packages: kernels of the old one would abort the process."""
+    if _extension.load().version is None:
+        pytest.skip("no compiled kernels: make kernels")
+    for module in pkgutil.iter_modules(equilidar.ops.__path__):
+        importlib.import_module(f"equilidar.ops.{module.name}")
+    names = sorted(name for name in torch._C._dispatch_get_all_op_names() if name.startswith("equilidar::"))
+    schemas = [
+        str(getattr(torch.ops.equilidar, name.removeprefix("equilidar::")).default._schema)
+        for name in names
+        if "test_product" not in name and torch._C._dispatch_has_kernel_for_dispatch_key(name, "CPU")
+    ]
+    assert {_extension.INTERFACE: content_hash(schemas)} == {1: "55c8861acee93d16"}
 
 
 def test_kernels_that_do_not_load_are_warned_about(tmp_path, monkeypatch):
