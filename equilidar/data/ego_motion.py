@@ -30,7 +30,7 @@ class EgoMotion:
             0.5 by 2 to 3 cm, 0.3 pulls it towards zero (the rings on the ground seem to stand still).
     """
 
-    cache_dir: Path | None = None
+    cache_dir: str | Path | None = None
     max_range: float = 100.0
     min_range: float = 3.0
     voxel_size: float = 0.5

@@ -16,7 +16,7 @@ from equilidar.data.listing import content_hash
 _LOG = logging.getLogger(__name__)
 
 
-def cache_path(files: Iterable[Path], settings: Any, kind: str, folder: Path | None) -> Path:
+def cache_path(files: Iterable[Path], settings: Any, kind: str, folder: str | Path | None) -> Path:
     """Return where something that is made of files is kept.
 
     The name covers paths, sizes and times of change of the files, and the settings.
@@ -29,8 +29,9 @@ def cache_path(files: Iterable[Path], settings: Any, kind: str, folder: Path | N
     """
     stats = {path: path.stat() for path in files}
     seen = [[str(path.absolute()), stat.st_size, stat.st_mtime_ns] for path, stat in stats.items()]
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return (folder or base / "equilidar" / kind) / f"{content_hash([seen, settings])}.npz"
+    if folder is None:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "equilidar" / kind
+    return Path(folder) / f"{content_hash([seen, settings])}.npz"
 
 
 def kept_arrays(cache: Path, make: Callable[[], dict[str, NDArray]]) -> dict[str, NDArray]:

@@ -48,7 +48,7 @@ class LogIndex:
     tracks: dict[str, tuple[str, Motion]]
 
 
-def load_index(path: Path, topic: str | None, cache_dir: Path | None) -> LogIndex:
+def load_index(path: Path, topic: str | None, cache_dir: str | Path | None) -> LogIndex:
     """Return the index of a log, from the cache where the same files were indexed before.
 
     Args:

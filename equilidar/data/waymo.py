@@ -138,9 +138,7 @@ class Waymo(RecordedPairs):
                 cache folder.
         """
         reader = WaymoPoints(tuple(channels), tuple(lidars), tuple(returns))
-        listed, self.left_out = list_segments(
-            find_segments(Path(root), split, segments), None if cache_dir is None else Path(cache_dir)
-        )
+        listed, self.left_out = list_segments(find_segments(Path(root), split, segments), cache_dir)
         runs = [run for frames, poses in listed for run in split_runs(frames, poses, _MAX_STEP)]
         super().__init__("waymo", runs, reader, gap, accumulate=accumulate)
 

@@ -100,9 +100,7 @@ class WaymoLabelled:
         self._reader = points(tuple(channels), tuple(lidars), tuple(returns))
         single = self._reader.contract
         self.contract: SensorContract = single if accumulate == 1 else accumulated_contract(single)
-        listed, self.left_out = list_segments(
-            find_segments(Path(root), split, segments), None if cache_dir is None else Path(cache_dir)
-        )
+        listed, self.left_out = list_segments(find_segments(Path(root), split, segments), cache_dir)
         self._runs = [Run(frames, poses) for frames, poses in listed]
         self._places = [(r, i) for r, run in enumerate(self._runs) for i in range(0, len(run.frames), every)]
         self.keys = [self._frame(index).key for index in range(len(self._places))]

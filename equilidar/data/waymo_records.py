@@ -74,7 +74,7 @@ def find_segments(root: Path, split: str | None, names: Sequence[str] | None = N
 
 
 def list_segments(
-    files: Iterable[Path], cache_dir: Path | None = None
+    files: Iterable[Path], cache_dir: str | Path | None = None
 ) -> tuple[list[tuple[list[Frame], NDArray[np.float64]]], dict[str, str]]:
     """Return frames and (F, 4, 4) poses of each file, and why others are left out.
 
@@ -121,7 +121,7 @@ def read_message(frame: Frame, numbers: Sequence[int]) -> Any:
         raise FaultySweepError(f"{frame.path}: no Waymo frame at byte {frame.position} ({error})") from error
 
 
-def _list_frames(path: Path, cache_dir: Path | None) -> tuple[list[Frame], NDArray[np.float64]]:
+def _list_frames(path: Path, cache_dir: str | Path | None) -> tuple[list[Frame], NDArray[np.float64]]:
     found = kept_arrays(cache_path([path], _VERSION, "waymo", cache_dir), lambda: _scan(path))
     segment = str(found["segment"])
     frames = [
