@@ -166,7 +166,7 @@ def table_folder(root: Path, version: str) -> Path:
     versions = sorted(path.name for path in root.glob("v1.0-*") if path.is_dir())
     raise FileNotFoundError(
         f"no tables {root / version}; there are: {', '.join(versions) or 'none'}; set "
-        f"{'dataset.version' if versions else 'dataset.root'}"
+        f"{'' if versions else 'dataset.root or '}dataset.version"
     )
 
 
