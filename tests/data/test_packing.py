@@ -80,10 +80,10 @@ def test_store_does_not_depend_on_the_number_of_processes(tmp_path: Path):
 def test_no_more_processes_than_memory_allows(tmp_path: Path):
     """As many as asked for, files and memory allow, one at least."""
     data, store = FolderPairs(write_log(tmp_path / "log")), tmp_path / "store"
-    packing = Packing(data, store, "", num_workers=5, sweeps_per_file=2)
+    packing = Packing(data, store, "", num_workers=5, max_memory_gb=1000.0, sweeps_per_file=2)
     estimate = packing.estimate()
     assert estimate.num_workers == 4 == estimate.num_files and "instead" not in packing.describe(estimate)
-    assert 50e6 < estimate.worker_memory < 2e9
+    assert 50e6 < estimate.worker_memory < 1000e9
     found = Measurement(1000, 1.0, 2, memory=100_000_000)
     for max_memory, expected in ((1e6, 1), (peak_memory() + 250e6, 2), (1e12, 4)):
         told = Estimate.of(found, num_sweeps=8, num_files=4, num_workers=5, max_memory=max_memory)
