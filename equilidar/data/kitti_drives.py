@@ -64,8 +64,8 @@ DETECTION_FRAMES: dict[str, int] = {
 # from what is known elsewhere, all of which agrees with the lists:
 # - frames 001497 and 004587 are of drive 0052 and in val.txt; 000623, 001460, 002489, 005269, 006155 and 006920 are of
 #   drive 0048 and in train.txt (mapping of the object development kit);
-# - demos/kitti_obj/sequencing/match_raw_to_obj.py of github.com/kujason/scene_vis calls 0015 "in training" and takes a
-#   stretch of validation frames from 0014;
+# - demos/kitti_obj/sequencing/match_raw_to_obj.py of github.com/kujason/scene_vis, which looks for stretches of
+#   validation frames, lists one of 0014, and marks 0015 as "in training";
 # - train.txt holds 56 sitting persons (OpenPCDet prints it of its database); of the three drives that hold any, 0091 is
 #   the one with 56 (the data page of github.com/Dayallenr/Autonomous-Driving).
 # The other 103 drives are listed nowhere that we know of.
