@@ -28,6 +28,7 @@ def main(cfg: DictConfig) -> None:
         Path(cfg.output),
         shlex.join(["python", "tools/prepare.py", *overrides]),
         num_workers=cfg.num_workers,
+        max_memory_gb=cfg.max_memory_gb,
         sweeps_per_file=cfg.sweeps_per_file,
         faults=instantiate(cfg.faults),
         overwrite=cfg.overwrite,
@@ -41,7 +42,7 @@ def main(cfg: DictConfig) -> None:
     if cfg.dry_run:
         return
     packing.check_space(estimate)
-    print(f"{cfg.output} is finished: {packing.run().summary()}")
+    print(f"{cfg.output} is finished: {packing.run(estimate.num_workers).summary()}")
 
 
 if __name__ == "__main__":

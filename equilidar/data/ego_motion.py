@@ -1,7 +1,6 @@
 """Ego motion where a recording has no poses: KISS-ICP, cached on disk."""
 
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,18 +8,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from equilidar.data.atomic_file import atomic_file
 from equilidar.data.faults import FaultySweepError
-from equilidar.data.listing import content_hash
+from equilidar.data.file_cache import cache_path, kept_arrays
 from equilidar.data.recordings import Frame, FrameReader
 
 _LOG = logging.getLogger(__name__)
-
-
-def default_cache() -> Path:
-    """Return the user's cache folder for poses."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "equilidar" / "ego_motion"
 
 
 @dataclass(frozen=True)
@@ -38,7 +30,7 @@ class EgoMotion:
             0.5 by 2 to 3 cm, 0.3 pulls it towards zero (the rings on the ground seem to stand still).
     """
 
-    cache_dir: Path | None = None
+    cache_dir: str | Path | None = None
     max_range: float = 100.0
     min_range: float = 3.0
     voxel_size: float = 0.5
@@ -52,23 +44,16 @@ class EgoMotion:
         Raises:
             ImportError: kiss-icp is not installed.
         """
-        cache = self._cache_path(frames, reader)
-        if cache.is_file():
-            with np.load(cache, allow_pickle=False) as content:
-                return content["world_T_sensor"]
-        _LOG.info("estimating ego motion of %d sweeps, %s ... (kept in %s)", len(frames), frames[0].key, cache)
-        poses = self._estimate(frames, reader)
-        with atomic_file(cache) as file:
-            np.savez(file, world_T_sensor=poses)
-        return poses
+        settings = {name: value for name, value in asdict(self).items() if name != "cache_dir"}
+        files = dict.fromkeys(frame.path for frame in frames)
+        what = [[frame.position for frame in frames], settings, reader.settings, _kiss_icp_version()]
+        cache = cache_path(files, what, "ego_motion", self.cache_dir)
 
-    def _cache_path(self, frames: Sequence[Frame], reader: FrameReader) -> Path:
-        settings = {k: v for k, v in asdict(self).items() if k != "cache_dir"}
-        stats = {path: path.stat() for path in dict.fromkeys(frame.path for frame in frames)}
-        files = [[str(path.absolute()), stat.st_size, stat.st_mtime_ns] for path, stat in stats.items()]
-        positions = [frame.position for frame in frames]
-        name = content_hash([files, positions, settings, reader.settings, _kiss_icp_version()])
-        return (self.cache_dir or default_cache()) / f"{name}.npz"
+        def make() -> dict[str, NDArray]:
+            _LOG.info("estimating ego motion of %d sweeps, %s ... (kept in %s)", len(frames), frames[0].key, cache)
+            return {"world_T_sensor": self._estimate(frames, reader)}
+
+        return kept_arrays(cache, make)["world_T_sensor"]
 
     def _estimate(self, frames: Sequence[Frame], reader: FrameReader) -> NDArray[np.float64]:
         from kiss_icp.config import KISSConfig

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from equilidar.data.kitti_drives import DETECTION_FRAMES, VALIDATION_DRIVES, drive_of
+from equilidar.data.kitti_drives import DETECTION_FRAMES, TRAINING_DRIVES, VALIDATION_DRIVES, drive_of
 from equilidar.data.listing import content_hash
 
 _LOG = logging.getLogger(__name__)
@@ -88,8 +88,9 @@ class ValidationGuard:
     """Leaves out of pretraining what holds, or may hold, validation frames.
 
     A recording without any labelled detection frame is free (`kitti_drives.DETECTION_FRAMES`): so are all odometry
-    sequences and KITTI-360. Which of a drive's detection frames belong to the validation split only the development
-    kit's mapping tells; without it every drive that holds detection frames is left out, for silence is no proof.
+    sequences and KITTI-360, and so are the drives that are known to be of the training split as a whole. Of the other
+    drives with detection frames only the development kit's mapping tells which split they are of; without it they are
+    left out, for silence is no proof.
 
     Attributes:
         allow: use every drive; the run's provenance says so.
@@ -147,8 +148,8 @@ def _reason(drive: str | None, holding: frozenset[str] | None) -> str | None:
         return "its raw drive is not known"
     if holding is not None:
         return f"{drive} holds validation frames" if drive in holding else None
+    if drive in TRAINING_DRIVES or drive not in DETECTION_FRAMES:
+        return None
     if drive in VALIDATION_DRIVES:
-        return f"{drive} holds {VALIDATION_DRIVES[drive]}"
-    if drive in DETECTION_FRAMES:
-        return f"{drive} holds {DETECTION_FRAMES[drive]} detection frames; whether of the validation split is not known"
-    return None
+        return f"{drive} holds {DETECTION_FRAMES[drive]} validation frames"
+    return f"{drive} holds {DETECTION_FRAMES[drive]} detection frames; whether of the validation split is not known"

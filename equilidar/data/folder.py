@@ -73,7 +73,7 @@ class FolderPairs(RecordedPairs):
         if not sequences:
             raise FileNotFoundError(f"no {', '.join(SUFFIXES)} files in {self.root} or below; set dataset.root")
         runs = [run for folder, files in sequences for run in self._runs(folder, files, poses, period)]
-        ego_motion = EgoMotion(None if cache_dir is None else Path(cache_dir))
+        ego_motion = EgoMotion(cache_dir)
         super().__init__("folder", runs, PointFileReader(point_format), gap, ego_motion, accumulate=accumulate)
 
     def _runs(self, folder: Path, files: list[Path], poses_name: str | None, period: float) -> list[Run]:

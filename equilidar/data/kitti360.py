@@ -64,7 +64,7 @@ class Kitti360(RecordedPairs):
         self.choice = ValidationGuard().choose({folder.name: drive_of(folder.name) for folder in folders})
         self.num_without_pose = 0
         runs = [run for folder in folders if folder.name in self.choice.used for run in self._runs(folder)]
-        ego_motion = EgoMotion(None if cache_dir is None else Path(cache_dir))
+        ego_motion = EgoMotion(cache_dir)
         super().__init__("kitti360", runs, PointFileReader(), gap, ego_motion, accumulate=accumulate)
 
     def provenance(self) -> dict[str, Any]:

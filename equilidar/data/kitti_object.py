@@ -77,7 +77,7 @@ class KittiObject(KittiFrames):
         if path is None:
             raise FileNotFoundError(
                 f"no list for split {self.split!r}: looked for {', '.join(map(str, candidates))}; "
-                "set dataset.split to a list's name or path, test, or all"
+                "set dataset.root to the folder that holds ImageSets, or dataset.split to a list, test or all"
             )
         return path.read_text().split()
 

@@ -6,26 +6,22 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from equilidar.data.ego_motion import EgoMotion
-from equilidar.data.excluded_drives import ValidationGuard
+from equilidar.data.guarded_pairs import GuardedPairs
 from equilidar.data.kitti_calibration import matrix, read_matrices, rigid_4x4
 from equilidar.data.kitti_drives import odometry_recording
 from equilidar.data.listing import last_number, point_files, require_folder
 from equilidar.data.point_files import SUFFIXES
 from equilidar.data.poses import read_kitti_poses
-from equilidar.data.recordings import Frame, PointFileReader, RecordedPairs, Run, split_runs
+from equilidar.data.recordings import Frame, Run, split_runs
 
 _PERIOD = 0.1
 
 
-class KittiOdometry(RecordedPairs):
+class KittiOdometry(GuardedPairs):
     """Pairs from `sequences/NN/velodyne`, with poses of `sequences/NN/poses.txt` or `poses/NN.txt`.
 
     Pose rows are poses of the left camera: with the calibration's `Tr` (velodyne -> camera 0), sweep `source` goes to
     sweep `target` by inv(Tr) inv(P_target) P_source Tr. Sequences without poses get KISS-ICP's.
-
-    Attributes:
-        choice: which sequences are used, and why others are not: those that may hold detection validation frames.
 
     Raises:
         FileNotFoundError: a folder or the calibration does not exist.
@@ -38,37 +34,20 @@ class KittiOdometry(RecordedPairs):
         self,
         root: str | Path,
         sequences: list[str] | tuple[str, ...] | None = None,
-        gap: int = 1,
-        allow_validation_drives: bool = False,
-        devkit_mapping: str | Path | None = None,
-        validation_list: str | Path | None = None,
-        cache_dir: str | Path | None = None,
-        accumulate: int = 1,
+        **options: Any,
     ) -> None:
         """List the pairs.
 
         Args:
             root: folder that holds `sequences/`.
             sequences: names ("00"); None for all.
-            gap: frames from source to target.
-            allow_validation_drives: see `ValidationGuard`.
-            devkit_mapping: see `ValidationGuard`.
-            validation_list: see `ValidationGuard`.
-            cache_dir: for estimated poses; see `EgoMotion`.
-            accumulate: see `RecordedPairs`.
+            options: gap, accumulation, poses and what may be used; see `GuardedPairs`.
         """
         self.root = require_folder(Path(root), "KITTI odometry data", "dataset.root")
         above = require_folder(self.root / "sequences", "KITTI odometry data", "dataset.root")
         names = sorted(p.name for p in above.iterdir() if p.is_dir()) if sequences is None else [*map(str, sequences)]
-        guard = ValidationGuard(allow_validation_drives, devkit_mapping, validation_list)
-        self.choice = guard.choose({name: odometry_recording(name) for name in names})
-        runs = [run for name in names if name in self.choice.used for run in self._runs(above / name)]
-        ego_motion = EgoMotion(None if cache_dir is None else Path(cache_dir))
-        super().__init__(self.dataset_name, runs, PointFileReader(), gap, ego_motion, accumulate=accumulate)
-
-    def provenance(self) -> dict[str, Any]:
-        """Return what identifies the data."""
-        return {**super().provenance(), **self.choice.provenance()}
+        drives = {name: odometry_recording(name) for name in names}
+        super().__init__(self.dataset_name, drives, lambda name: self._runs(above / name), **options)
 
     def _runs(self, folder: Path) -> list[Run]:
         scans = point_files(require_folder(folder / "velodyne", "KITTI odometry sweeps", "dataset.root"), SUFFIXES)

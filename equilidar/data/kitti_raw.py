@@ -7,27 +7,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from equilidar.data.ego_motion import EgoMotion
-from equilidar.data.excluded_drives import ValidationGuard
+from equilidar.data.guarded_pairs import GuardedPairs
 from equilidar.data.kitti_calibration import matrix, read_matrices
 from equilidar.data.kitti_drives import drive_of
 from equilidar.data.listing import last_number, point_files, require_folder
 from equilidar.data.point_files import SUFFIXES
 from equilidar.data.poses import read_latitude, read_oxts_pose
-from equilidar.data.recordings import Frame, PointFileReader, RecordedPairs, Run, split_runs
+from equilidar.data.recordings import Frame, Run, split_runs
 
 _PERIOD = 0.1
 _SCAN_FOLDERS = ("velodyne_points/data", "velodyne_points", "pcd")
 
 
-class KittiRaw(RecordedPairs):
+class KittiRaw(GuardedPairs):
     """Pairs from raw drives: `velodyne_points/data/*.bin` as released, `velodyne_points/*.bin` or `pcd/*.pcd`.
 
     Poses come from the GPS/IMU packets (`oxts/data`) where they and `calib_imu_to_velo.txt` are there, otherwise from
     KISS-ICP.
-
-    Attributes:
-        choice: which drives are used, and why others are not: those that hold or may hold validation frames.
 
     Raises:
         FileNotFoundError: a folder does not exist, or no drive is in it.
@@ -38,35 +34,18 @@ class KittiRaw(RecordedPairs):
         self,
         root: str | Path,
         drives: list[str] | tuple[str, ...] | None = None,
-        gap: int = 1,
-        allow_validation_drives: bool = False,
-        devkit_mapping: str | Path | None = None,
-        validation_list: str | Path | None = None,
-        cache_dir: str | Path | None = None,
-        accumulate: int = 1,
+        **options: Any,
     ) -> None:
         """List the pairs.
 
         Args:
             root: folder of drives, or of days that hold drives.
             drives: names ("2011_09_26_drive_0048_sync", or without "_sync"); None for all.
-            gap: frames from source to target.
-            allow_validation_drives: see `ValidationGuard`.
-            devkit_mapping: see `ValidationGuard`.
-            validation_list: see `ValidationGuard`.
-            cache_dir: for estimated poses; see `EgoMotion`.
-            accumulate: see `RecordedPairs`.
+            options: gap, accumulation, poses and what may be used; see `GuardedPairs`.
         """
-        folders = find_drives(Path(root), drives)
-        guard = ValidationGuard(allow_validation_drives, devkit_mapping, validation_list)
-        self.choice = guard.choose({folder.name: drive_of(folder.name) for folder in folders})
-        runs = [run for folder in folders if folder.name in self.choice.used for run in _runs(folder)]
-        ego_motion = EgoMotion(None if cache_dir is None else Path(cache_dir))
-        super().__init__("kitti_raw", runs, PointFileReader(), gap, ego_motion, accumulate=accumulate)
-
-    def provenance(self) -> dict[str, Any]:
-        """Return what identifies the data."""
-        return {**super().provenance(), **self.choice.provenance()}
+        folders = {folder.name: folder for folder in find_drives(Path(root), drives)}
+        recordings = {name: drive_of(name) for name in folders}
+        super().__init__("kitti_raw", recordings, lambda name: _runs(folders[name]), **options)
 
 
 def find_drives(root: Path, names: list[str] | tuple[str, ...] | None = None) -> list[Path]:

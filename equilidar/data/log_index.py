@@ -12,10 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from equilidar.data.atomic_file import atomic_file
-from equilidar.data.ego_motion import default_cache
 from equilidar.data.faults import FaultySweepError
-from equilidar.data.listing import content_hash
+from equilidar.data.file_cache import cache_path, kept_arrays
 from equilidar.data.pointcloud2 import cloud_columns, is_return
 from equilidar.data.ros_bags import CLOUD, ODOMETRY, POSE, TRANSFORMS, Bag, bag_files
 from equilidar.data.transform_tree import Motion, TransformTree
@@ -50,7 +48,7 @@ class LogIndex:
     tracks: dict[str, tuple[str, Motion]]
 
 
-def load_index(path: Path, topic: str | None, cache_dir: Path | None) -> LogIndex:
+def load_index(path: Path, topic: str | None, cache_dir: str | Path | None) -> LogIndex:
     """Return the index of a log, from the cache where the same files were indexed before.
 
     Args:
@@ -61,20 +59,15 @@ def load_index(path: Path, topic: str | None, cache_dir: Path | None) -> LogInde
     Raises:
         ValueError: the log is damaged, or has no such topic (the message lists those that it has).
     """
-    files = [[str(p.absolute()), p.stat().st_size, p.stat().st_mtime_ns] for p in bag_files(path)]
-    folder = cache_dir or default_cache().with_name("logs")
-    cache = folder / f"{content_hash([_VERSION, files, topic])}.npz"
-    if cache.is_file():
-        with np.load(cache, allow_pickle=False) as content:
-            return _unpack(dict(content))
-    bag = Bag(path)
-    try:
-        index = _scan(bag, _choose_topic(bag, topic))
-    finally:
-        bag.close()
-    with atomic_file(cache) as file:
-        np.savez(file, allow_pickle=False, **_pack(index))
-    return index
+
+    def make() -> dict[str, NDArray]:
+        bag = Bag(path)
+        try:
+            return _pack(_scan(bag, _choose_topic(bag, topic)))
+        finally:
+            bag.close()
+
+    return _unpack(kept_arrays(cache_path(bag_files(path), [_VERSION, topic], "logs", cache_dir), make))
 
 
 def _choose_topic(bag: Bag, topic: str | None) -> str:

@@ -165,7 +165,8 @@ def table_folder(root: Path, version: str) -> Path:
         return root / version
     versions = sorted(path.name for path in root.glob("v1.0-*") if path.is_dir())
     raise FileNotFoundError(
-        f"no tables {root / version}; there are: {', '.join(versions) or 'none'}; set dataset.version"
+        f"no tables {root / version}; there are: {', '.join(versions) or 'none'}; set "
+        f"{'' if versions else 'dataset.root or '}dataset.version"
     )
 
 

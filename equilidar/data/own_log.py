@@ -148,10 +148,9 @@ class LogPairs(RecordedPairs):
         """
         if time_unit not in TIME_UNITS:
             raise ValueError(f"dataset.time_unit must be one of {', '.join(TIME_UNITS)}, got {time_unit!r}")
-        cache = None if cache_dir is None else Path(cache_dir)
         root = Path(root)
         bags = find_bags(root)
-        indices = {bag: load_index(bag, topic, cache) for bag in bags}
+        indices = {bag: load_index(bag, topic, cache_dir) for bag in bags}
         frame = "sensor" if base_frame is None else "ego"
         reader = LogSweeps(
             {str(bag): _source(bag, index, base_frame) for bag, index in indices.items()},
@@ -172,7 +171,7 @@ class LogPairs(RecordedPairs):
             step = 1.5 * float(np.median(np.diff(index.stamps))) if len(frames) > 1 else 1.0
             given = None if found is None else found.poses[kept]
             runs += split_runs([f for f, keep in zip(frames, kept, strict=True) if keep], given, step)
-        super().__init__("own_log", runs, reader, gap, EgoMotion(cache), accumulate=accumulate)
+        super().__init__("own_log", runs, reader, gap, EgoMotion(cache_dir), accumulate=accumulate)
 
     def provenance(self) -> dict[str, Any]:
         """Return what identifies the data."""

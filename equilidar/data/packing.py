@@ -5,7 +5,6 @@ import fcntl
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,29 +28,13 @@ from equilidar.data.packed_index import (
     read_json,
     rebuild_command,
 )
+from equilidar.data.packing_estimate import Estimate
 from equilidar.data.packing_plan import PackingSource, PackingUnit, differing, spread
 from equilidar.data.packing_progress import SweepProgress, size_text, time_text
 from equilidar.data.packing_workers import PackingError, errors_of_workers, make_pool, measure, pack_unit, write_report
 from equilidar.data.protocols import LabelledDataset, PairDataset
 
 _MEASURED = 8
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What packing will take.
-
-    Attributes:
-        num_sweeps: to be packed, without those that are finished.
-        num_files: likewise.
-        num_bytes: that they will need.
-        seconds: that it will take.
-    """
-
-    num_sweeps: int
-    num_files: int
-    num_bytes: int
-    seconds: float
 
 
 class Packing:
@@ -73,6 +56,7 @@ class Packing:
         command: str,
         *,
         num_workers: int = 2,
+        max_memory_gb: float = 2.0,
         sweeps_per_file: int = 500,
         faults: FaultBudget | None = None,
         overwrite: bool = False,
@@ -85,6 +69,7 @@ class Packing:
             output: folder of the store.
             command: what the user typed, without `overwrite`; error messages repeat it.
             num_workers: reading processes.
+            max_memory_gb: 1e9 bytes, of all processes together; where `num_workers` would need more, fewer read.
             sweeps_per_file: longer sequences are cut. A file is what is done anew after a crash.
             faults: how many sweeps may be faulty.
             overwrite: remove the store that is there, of whatever version and settings.
@@ -93,8 +78,11 @@ class Packing:
         for name, value in (("num_workers", num_workers), ("sweeps_per_file", sweeps_per_file)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
+        if not max_memory_gb > 0:
+            raise ValueError(f"max_memory_gb must be positive, got {max_memory_gb}")
         self.source, self.output, self._command = PackingSource(dataset), output, command
-        self._num_workers, self._overwrite, self._verify = num_workers, overwrite, verify
+        self._num_workers, self._max_memory = num_workers, max_memory_gb * 1e9
+        self._overwrite, self._verify = overwrite, verify
         self._budget = faults or FaultBudget()
         self._plan = self.source.plan(sweeps_per_file)
         self.units = self.source.units(sweeps_per_file)
@@ -115,27 +103,30 @@ class Packing:
         """Read a few sweeps in a process of their own, and extrapolate."""
         indices = [index for unit in self.todo for index in unit.indices]
         if not indices:
-            return Estimate(0, 0, 0, 0.0)
+            return Estimate(0, 0, 0, 0.0, self._num_workers, 0)
         pool, _ = make_pool(self.source, 1)
         with pool, errors_of_workers():
             chosen = [indices[i] for i in spread(len(indices), _MEASURED)]
-            size, seconds, good = pool.submit(measure, chosen, _existing(self.output)).result()
-        if good == 0:
+            found = pool.submit(measure, chosen, _existing(self.output)).result()
+        if found.num_read == 0:
             raise PackingError(f"none of {len(chosen)} sweeps can be read, the first is {self.source.keys[chosen[0]]}")
-        workers = min(self._num_workers, len(self.todo))
-        per_sweep = 1 / good * len(indices)
-        return Estimate(len(indices), len(self.todo), int(size * per_sweep), seconds * per_sweep / workers)
+        return Estimate.of(found, len(indices), len(self.todo), self._num_workers, self._max_memory)
 
     def describe(self, estimate: Estimate) -> str:
         """Return what will be done, in lines for the user."""
         done = len(self.units) - len(self.todo)
         already = f" ({done} of {len(self.units)} are there already)" if done else ""
         free = shutil.disk_usage(_existing(self.output)).free
+        fewer = (
+            f" instead of {self._num_workers}: each takes {size_text(estimate.worker_memory)}, all together may take "
+            f"max_memory_gb={self._max_memory / 1e9:g}"
+        )
         return (
             f"{self._plan['name']} ({self.source.kind}): {estimate.num_sweeps} sweeps to pack into "
             f"{estimate.num_files} file(s){already}\n"
             f"about {size_text(estimate.num_bytes)} in {self.output} ({size_text(free)} are free), "
-            f"about {time_text(estimate.seconds)} with {self._num_workers} worker(s)"
+            f"about {time_text(estimate.seconds)} with {estimate.num_workers} worker(s)"
+            f"{fewer if estimate.num_workers < min(self._num_workers, estimate.num_files) else ''}"
         )
 
     def check_space(self, estimate: Estimate) -> None:
@@ -147,8 +138,11 @@ class Packing:
                 "free there: free some, or choose another output"
             )
 
-    def run(self) -> PackedIndex:
+    def run(self, num_workers: int | None = None) -> PackedIndex:
         """Pack what is not yet packed, then write the index.
+
+        Args:
+            num_workers: reading processes, as `estimate` tells; None for as many as this object was given.
 
         Raises:
             PackingError: a sweep or file could not be read or written, or another process is packing into the folder.
@@ -163,14 +157,14 @@ class Packing:
             reports = {unit.name: self._report(unit) or {} for unit in self.units if unit not in self.todo}
             for report in reports.values():
                 self._observe(report)
-            self._pack(reports)
+            self._pack(reports, num_workers or self._num_workers)
             return self._write_index(reports)
 
-    def _pack(self, reports: dict[str, dict[str, Any]]) -> None:
+    def _pack(self, reports: dict[str, dict[str, Any]], num_workers: int) -> None:
         """Write the files that are not there yet and add their reports."""
         if not self.todo:
             return
-        pool, counter = make_pool(self.source, min(self._num_workers, len(self.todo)))
+        pool, counter = make_pool(self.source, min(num_workers, len(self.todo)))
         names: dict[Future[dict[str, Any]], str] = {}
         try:
             with SweepProgress(sum(len(unit.indices) for unit in self.todo)) as bar, errors_of_workers():

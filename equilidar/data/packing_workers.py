@@ -1,6 +1,7 @@
 """What the processes of packing do: write one file of sweeps, or measure a few."""
 
 import contextlib
+import gc
 import json
 import multiprocessing
 import os
@@ -21,6 +22,7 @@ import torch
 from equilidar.data.atomic_file import atomic_file
 from equilidar.data.faults import FaultySweepError
 from equilidar.data.packed_file import write_rows
+from equilidar.data.packing_estimate import Measurement, peak_memory
 from equilidar.data.packing_plan import PackingSource, PackingUnit
 
 
@@ -63,6 +65,7 @@ def _start(source: PackingSource, counter: Any, parent: int) -> None:
     global _source, _done
     _source, _done = source, counter
     torch.set_num_threads(1)
+    gc.freeze()  # collections that went over the inherited objects would copy their pages: 40 MB a process
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # ends at once and without a traceback
     threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
 
@@ -126,15 +129,12 @@ def _read(index: int) -> dict[str, pa.Array]:
         raise PackingError(f"{_source.keys[index]}: {error}") from error
 
 
-def measure(indices: list[int], folder: Path) -> tuple[int, float, int]:
+def measure(indices: list[int], folder: Path) -> Measurement:
     """Pack some sweeps into a file without a name, which leaves nothing behind.
 
     Args:
         indices: of the sweeps. One is read before the clock runs as well: that loads libraries.
         folder: on the disk that will hold the store.
-
-    Returns:
-        Bytes, seconds, and how many of the sweeps could be read.
 
     Raises:
         PackingError: a sweep cannot be read for another reason than a broken file, or the folder not be written to.
@@ -154,7 +154,7 @@ def measure(indices: list[int], folder: Path) -> tuple[int, float, int]:
             write_rows(file, _source.schema, rows())
             file.flush()
             os.fsync(file.fileno())
-            return file.tell(), time.perf_counter() - begin, num_read
+            return Measurement(file.tell(), time.perf_counter() - begin, num_read, peak_memory())
     except OSError as error:
         raise PackingError(f"output {folder} cannot be written to ({error.strerror or error})") from error
 

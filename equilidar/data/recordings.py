@@ -115,6 +115,15 @@ def split_runs(frames: list[Frame], poses: NDArray[np.float64] | None, max_step:
     ]
 
 
+def frame_sweep(
+    run: Run, index: int, contract: SensorContract, xyz: Float[Tensor, "N 3"], features: Float[Tensor, "N C"]
+) -> Sweep:
+    """Return the single sweep of frame `index` of a run, with its pose where the run has them."""
+    frame = run.frames[index]
+    pose = None if run.world_T_sensor is None else torch.from_numpy(run.world_T_sensor[index].copy())
+    return Sweep(xyz, features, contract, frame.key, frame.timestamp, pose)
+
+
 def read_sweep(
     run: Run, index: int, reader: FrameReader, number: int = 1, known: dict[int, Sweep] | None = None
 ) -> Sweep:
@@ -134,10 +143,7 @@ def read_sweep(
     wanted = range(index, max(index - number, -1), -1)
     for place in wanted:
         if place not in known:
-            frame = run.frames[place]
-            xyz, features = reader.read(frame)
-            pose = None if run.world_T_sensor is None else torch.from_numpy(run.world_T_sensor[place].copy())
-            known[place] = Sweep(xyz, features, reader.contract, frame.key, frame.timestamp, pose)
+            known[place] = frame_sweep(run, place, reader.contract, *reader.read(run.frames[place]))
     return known[index] if number == 1 else accumulate([known[place] for place in wanted])
 
 

@@ -1,7 +1,7 @@
 """SemanticKITTI: the sweeps of KITTI odometry with poses of its own; its labels are never opened."""
 
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from equilidar.data.kitti_odometry import KittiOdometry
 
@@ -30,12 +30,7 @@ class SemanticKitti(KittiOdometry):
         root: str | Path,
         splits: list[str] | tuple[str, ...] = ("train",),
         sequences: list[str] | tuple[str, ...] | None = None,
-        gap: int = 1,
-        allow_validation_drives: bool = False,
-        devkit_mapping: str | Path | None = None,
-        validation_list: str | Path | None = None,
-        cache_dir: str | Path | None = None,
-        accumulate: int = 1,
+        **options: Any,
     ) -> None:
         """List the pairs.
 
@@ -43,12 +38,7 @@ class SemanticKitti(KittiOdometry):
             root: folder that holds `sequences/`.
             splits: of "train", "val", "test"; those of their sequences that are there.
             sequences: names ("00"), instead of splits.
-            gap: frames from source to target.
-            allow_validation_drives: see `ValidationGuard`; it is about KITTI's detection set.
-            devkit_mapping: see `ValidationGuard`.
-            validation_list: see `ValidationGuard`.
-            cache_dir: for estimated poses; see `EgoMotion`.
-            accumulate: see `RecordedPairs`.
+            options: gap, accumulation, poses and what may be used; see `GuardedPairs`.
         """
         if sequences is None:
             unknown = [split for split in splits if split not in SPLITS]
@@ -56,6 +46,4 @@ class SemanticKitti(KittiOdometry):
                 raise ValueError(f"dataset.splits must be of {', '.join(SPLITS)}, got {list(splits)}")
             listed = [name for split in splits for name in SPLITS[split]]
             sequences = [name for name in listed if (Path(root) / "sequences" / name).is_dir()] or listed[:1]
-        super().__init__(
-            root, sequences, gap, allow_validation_drives, devkit_mapping, validation_list, cache_dir, accumulate
-        )
+        super().__init__(root, sequences, **options)

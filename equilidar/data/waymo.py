@@ -121,6 +121,7 @@ class Waymo(RecordedPairs):
         channels: Sequence[str] = ("intensity", "elongation"),
         lidars: Sequence[str] = tuple(LIDARS),
         returns: Sequence[int] = (1, 2),
+        cache_dir: str | Path | None = None,
     ) -> None:
         """List the pairs.
 
@@ -133,9 +134,11 @@ class Waymo(RecordedPairs):
             channels: see `WaymoPoints`.
             lidars: see `WaymoPoints`.
             returns: see `WaymoPoints`.
+            cache_dir: keeps names, times and poses of the frames, so that files are listed once; None for the user's
+                cache folder.
         """
         reader = WaymoPoints(tuple(channels), tuple(lidars), tuple(returns))
-        listed, self.left_out = list_segments(find_segments(Path(root), split, segments))
+        listed, self.left_out = list_segments(find_segments(Path(root), split, segments), cache_dir)
         runs = [run for frames, poses in listed for run in split_runs(frames, poses, _MAX_STEP)]
         super().__init__("waymo", runs, reader, gap, accumulate=accumulate)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from equilidar.data.accumulation import accumulated_contract
 from equilidar.data.faults import FaultySweepError
 from equilidar.data.listing import content_hash, files_hash
-from equilidar.data.recordings import Frame, Run, read_sweep
+from equilidar.data.recordings import Frame, Run, frame_sweep, read_sweep
 from equilidar.data.waymo import WaymoPoints
 from equilidar.data.waymo_labels import CLASS_NAMES, LASER_LABELS, NO_LABEL_ZONES, TYPES, WaymoObjects
 from equilidar.data.waymo_range_images import LIDARS, NO_LABEL_ZONE, LidarReturn
@@ -68,6 +68,7 @@ class WaymoLabelled:
         channels: Sequence[str] = ("intensity", "elongation"),
         lidars: Sequence[str] = tuple(LIDARS),
         returns: Sequence[int] = (1, 2),
+        cache_dir: str | Path | None = None,
     ) -> None:
         """List the frames.
 
@@ -83,6 +84,7 @@ class WaymoLabelled:
             channels: see `WaymoPoints`.
             lidars: see `WaymoPoints`.
             returns: see `WaymoPoints`.
+            cache_dir: see `Waymo`.
         """
         unknown = [name for name in class_names if name not in TYPES]
         if unknown or not class_names or len(set(class_names)) != len(class_names):
@@ -98,7 +100,7 @@ class WaymoLabelled:
         self._reader = points(tuple(channels), tuple(lidars), tuple(returns))
         single = self._reader.contract
         self.contract: SensorContract = single if accumulate == 1 else accumulated_contract(single)
-        listed, self.left_out = list_segments(find_segments(Path(root), split, segments))
+        listed, self.left_out = list_segments(find_segments(Path(root), split, segments), cache_dir)
         self._runs = [Run(frames, poses) for frames, poses in listed]
         self._places = [(r, i) for r, run in enumerate(self._runs) for i in range(0, len(run.frames), every)]
         self.keys = [self._frame(index).key for index in range(len(self._places))]
@@ -108,8 +110,15 @@ class WaymoLabelled:
 
     def __getitem__(self, index: int) -> LabelledSweep:
         """Return frame `index` with the boxes of `class_names`; raises FaultySweepError if it cannot be used."""
-        boxes = self.objects(index).boxes(self._pose(index), self.class_names, self.min_points, self._segment(index))
-        return LabelledSweep(self.sweep(index), boxes)
+        run, place = self._places[index]
+        frame = self._frame(index)
+        message = read_message(frame, (CONTEXT, TIMESTAMP, POSE, LASERS, LASER_LABELS, NO_LABEL_ZONES))
+        objects = _objects(message, frame)
+        boxes = objects.boxes(self._pose(index), self.class_names, self.min_points, self._segment(index))
+        points = self._reader.points(self._reader.measure(message, frame))
+        single = frame_sweep(self._runs[run], place, self._reader.contract, *points)
+        sweep = read_sweep(self._runs[run], place, self._reader, self.accumulate, known={place: single})
+        return LabelledSweep(sweep, boxes)
 
     def sweep(self, index: int) -> Sweep:
         """Return frame `index`, those before it included if they are accumulated."""
@@ -123,12 +132,7 @@ class WaymoLabelled:
             FaultySweepError: the record or a label is corrupt.
         """
         frame = self._frame(index)
-        try:
-            return WaymoObjects.from_frame(
-                read_message(frame, (CONTEXT, TIMESTAMP, POSE, LASER_LABELS, NO_LABEL_ZONES))
-            )
-        except FaultySweepError as error:
-            raise FaultySweepError(f"{frame.path}, {frame.key}: {error}") from error
+        return _objects(read_message(frame, (CONTEXT, TIMESTAMP, POSE, LASER_LABELS, NO_LABEL_ZONES)), frame)
 
     def in_no_label_zone(self, index: int) -> Bool[np.ndarray, " N"]:
         """Tell which of the single sweep's points lie in zones that were not labelled, in the order of the points."""
@@ -163,3 +167,10 @@ class WaymoLabelled:
         poses = self._runs[run].world_T_sensor
         assert poses is not None
         return poses[place]
+
+
+def _objects(message: Any, frame: Frame) -> WaymoObjects:
+    try:
+        return WaymoObjects.from_frame(message)
+    except FaultySweepError as error:
+        raise FaultySweepError(f"{frame.path}, {frame.key}: {error}") from error

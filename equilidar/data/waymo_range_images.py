@@ -56,12 +56,19 @@ def frame_points(
     for number in sorted(returns):
         for lidar in sorted(lidars, key=LIDARS.__getitem__):
             laser, where = lasers.get(LIDARS[lidar]), f"lidar {lidar}, return {number}"
-            compressed = b"" if laser is None else getattr(laser, f"ri_return{number}").range_image_compressed
-            if laser is None or not compressed:
+            if laser is None:
+                continue
+            stored = getattr(laser, f"ri_return{number}")
+            if not stored.range_image_compressed:
+                if stored.HasField("range_image"):
+                    raise FaultySweepError(
+                        f"{where}: its range image is stored uncompressed, in a field that Waymo has deprecated; "
+                        "download version 1.2 or later"
+                    )
                 continue
             if LIDARS[lidar] not in calibrations:
                 raise FaultySweepError(f"{where}: no calibration of this lidar in the frame; download it again")
-            image = _decode(compressed, 4, where)
+            image = _decode(stored.range_image_compressed, 4, where)
             rows, columns = np.nonzero(image[..., RANGE] > 0)
             values = image[rows, columns]
             xyz = _cartesian(values[:, RANGE], rows, columns, calibrations[LIDARS[lidar]], image.shape, where)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equilidar.data.faults import FaultySweepError
+from equilidar.data.file_cache import cache_path, kept_arrays
 from equilidar.data.listing import require_folder
 from equilidar.data.protobuf_fields import fields, keep_fields
 from equilidar.data.recordings import Frame
@@ -21,6 +22,7 @@ _LOG = logging.getLogger(__name__)
 # Of dataset.proto's Frame: what was measured, and from where. Its other fields are images and labels.
 CONTEXT, TIMESTAMP, POSE, LASERS = 1, 2, 3, 5
 _HEAD = 8192
+_VERSION = 1  # of what is kept of a file
 
 
 def waymo_protobuf() -> ModuleType:
@@ -71,10 +73,17 @@ def find_segments(root: Path, split: str | None, names: Sequence[str] | None = N
     return [path for path in files if names is None or any(name in path.name for name in names)]
 
 
-def list_segments(files: Iterable[Path]) -> tuple[list[tuple[list[Frame], NDArray[np.float64]]], dict[str, str]]:
+def list_segments(
+    files: Iterable[Path], cache_dir: str | Path | None = None
+) -> tuple[list[tuple[list[Frame], NDArray[np.float64]]], dict[str, str]]:
     """Return frames and (F, 4, 4) poses of each file, and why others are left out.
 
-    Only headers are read: names, times and poses, a few kilobytes of each record.
+    Only headers are read: names, times and poses, a few kilobytes of each record; and those only once, as long as the
+    file does not change.
+
+    Args:
+        files: one segment each.
+        cache_dir: keeps what is found; None for the user's cache folder.
 
     Raises:
         ValueError: two files hold the same segment, or no file can be used.
@@ -84,7 +93,7 @@ def list_segments(files: Iterable[Path]) -> tuple[list[tuple[list[Frame], NDArra
     listed, left_out, seen = [], {}, {}
     for path in files:
         try:
-            frames, poses = _list_frames(path)
+            frames, poses = _list_frames(path, cache_dir)
         except ValueError as error:
             left_out[path.name] = str(error)
             _LOG.warning("Waymo segment left out: %s", error)
@@ -112,8 +121,23 @@ def read_message(frame: Frame, numbers: Sequence[int]) -> Any:
         raise FaultySweepError(f"{frame.path}: no Waymo frame at byte {frame.position} ({error})") from error
 
 
-def _list_frames(path: Path) -> tuple[list[Frame], NDArray[np.float64]]:
-    frames, poses = [], []
+def _list_frames(path: Path, cache_dir: str | Path | None) -> tuple[list[Frame], NDArray[np.float64]]:
+    found = kept_arrays(cache_path([path], _VERSION, "waymo", cache_dir), lambda: _scan(path))
+    segment = str(found["segment"])
+    frames = [
+        Frame(f"waymo/{segment}/{time}", path, time, time * 1e-6, position)
+        for time, position in zip(found["times"].tolist(), found["positions"].tolist(), strict=True)
+    ]
+    return frames, found["poses"]
+
+
+def _scan(path: Path) -> dict[str, NDArray]:
+    """Return name, times in microseconds, byte offsets and (F, 4, 4) poses of a segment.
+
+    Raises:
+        ValueError: the file is truncated, corrupt between its records, or no whole segment.
+    """
+    segments, times, positions, poses = set(), [], [], []
     for span in list_records(path, _HEAD):
         message = _read_header(path, span)
         time, pose = message.timestamp_micros, np.array(message.pose.transform, dtype=np.float64)
@@ -121,13 +145,20 @@ def _list_frames(path: Path) -> tuple[list[Frame], NDArray[np.float64]]:
             raise ValueError(
                 f"{path}: the record at byte {span.offset} lacks a Waymo frame's name, time or pose; download it again"
             )
-        frames.append(Frame(f"waymo/{message.context.name}/{time}", path, time, time * 1e-6, span.offset))
+        segments.add(message.context.name)
+        times.append(time)
+        positions.append(span.offset)
         poses.append(pose.reshape(4, 4))
-    if any(later.number <= frame.number for frame, later in itertools.pairwise(frames)):
+    if any(later <= earlier for earlier, later in itertools.pairwise(times)):
         raise ValueError(f"{path}: its frames' time stamps do not rise, or one occurs twice; download it again")
-    if len({frame.key.split("/")[1] for frame in frames}) != 1:
+    if len(segments) != 1:
         raise ValueError(f"{path}: frames of more than one segment; Waymo's files hold one each")
-    return frames, np.stack(poses)
+    return {
+        "segment": np.array(segments.pop()),
+        "times": np.array(times),
+        "positions": np.array(positions),
+        "poses": np.stack(poses),
+    }
 
 
 def _read_header(path: Path, span: RecordSpan) -> Any:

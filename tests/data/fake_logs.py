@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mcap_ros2.reader import read_ros2_messages
+from mcap_ros2.writer import Writer
 from rosbags.rosbag1 import Writer as Writer1
 from rosbags.rosbag2 import StoragePlugin
 from rosbags.rosbag2 import Writer as Writer2
@@ -14,6 +16,7 @@ from scipy.spatial.transform import Rotation
 
 from tests.data.fake_sequence import recorded_sweeps
 
+KINDS = ("bag", "sqlite3", "mcap")
 START = 1_700_000_000_250_000_000
 STEP = 100_000_000
 # The sensor on its mast: turned by a quarter, tilted a little.
@@ -190,3 +193,17 @@ def driven(num: int = 4, poses: str = "tf") -> Contents:
     elif poses == "odometry":
         contents.odometry = {"/odom": timed}
     return contents
+
+
+def rewritten_by_its_own_library(path: Path, target: Path) -> Path:
+    """Copy an MCAP file with the format's own writer: chunks are compressed and have checksums."""
+    schemas: dict[str, Any] = {}
+    with target.open("wb") as file:
+        writer = Writer(file)
+        for entry in read_ros2_messages(str(path)):
+            if entry.schema.name not in schemas:
+                schemas[entry.schema.name] = writer.register_msgdef(entry.schema.name, entry.schema.data.decode())
+            time = entry.log_time_ns
+            writer.write_message(entry.channel.topic, schemas[entry.schema.name], entry.ros_msg, time, time)
+        writer.finish()
+    return target

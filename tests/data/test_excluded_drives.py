@@ -6,13 +6,20 @@ from pathlib import Path
 import pytest
 
 from equilidar.data.excluded_drives import ValidationGuard, read_devkit_mapping
-from equilidar.data.kitti_drives import DETECTION_FRAMES, ODOMETRY_DRIVES, drive_of, odometry_recording
+from equilidar.data.kitti_drives import (
+    DETECTION_FRAMES,
+    ODOMETRY_DRIVES,
+    TRAINING_DRIVES,
+    VALIDATION_DRIVES,
+    drive_of,
+    odometry_recording,
+)
 from equilidar.data.kitti_odometry import KittiOdometry
 from equilidar.data.kitti_raw import KittiRaw
 from tests.data.fake_kitti import write_odometry
 from tests.data.test_pairs import write_raw
 
-A, B, C = "2011_09_26_drive_0001", "2011_09_28_drive_0002", "2011_09_26_drive_0052"
+A, B, C = "2011_09_26_drive_0117", "2011_09_28_drive_0002", "2011_09_26_drive_0052"
 
 
 @pytest.fixture
@@ -83,6 +90,19 @@ def test_every_labelled_detection_frame_is_accounted_for():
     assert not set(DETECTION_FRAMES) & set(ODOMETRY_DRIVES.values())
 
 
+def test_drives_of_the_training_split_are_free(tmp_path: Path):
+    """What is known of the split fits its size: 3712 training and 3769 validation frames."""
+    assert not TRAINING_DRIVES & VALIDATION_DRIVES
+    assert len(TRAINING_DRIVES & set(DETECTION_FRAMES)) == 25 and len(VALIDATION_DRIVES & set(DETECTION_FRAMES)) == 13
+    assert sum(DETECTION_FRAMES[drive] for drive in TRAINING_DRIVES) <= 3712
+    assert sum(DETECTION_FRAMES[drive] for drive in VALIDATION_DRIVES) <= 3769
+    training = sorted(TRAINING_DRIVES)
+    assert list(ValidationGuard().choose({name: name for name in training}).used) == training
+    for drive in (training[0], A, C):
+        write_raw(tmp_path, f"{drive}_sync", [0, 1])
+    assert set(KittiRaw(tmp_path).provenance()["used"]) == {f"{training[0]}_sync"}
+
+
 def test_the_list_of_drives_has_a_hash(tmp_path: Path, devkit: dict[str, Path]):
     drives = {f"{drive}_sync": drive for drive in (A, B)}
     left, all_ = ValidationGuard(**devkit).choose(drives), ValidationGuard(allow=True).choose(drives)
@@ -93,9 +113,9 @@ def test_the_list_of_drives_has_a_hash(tmp_path: Path, devkit: dict[str, Path]):
 
 def test_known_drive_says_which_frames():
     choose = ValidationGuard(allow=False).choose
-    with pytest.raises(ValueError, match="001497"):
+    with pytest.raises(ValueError, match="4 validation frames"):
         choose({"one": C})
-    with pytest.raises(ValueError, match="51 detection frames"):
+    with pytest.raises(ValueError, match=r"198 detection frames; whether .* is not known"):
         choose({"one": A})
     assert list(ValidationGuard(allow=True).choose({"one": C}).used) == ["one"]
     with pytest.raises(ValueError, match="together"):
@@ -122,6 +142,8 @@ def test_sample_drives_with_validation_frames_are_refused(samples: Path):
         labelled = [frame for frame in json.loads(path.read_text()).values() if frame is not None]
         assert len(labelled) <= DETECTION_FRAMES[drive_of(path.parent.name) or ""]
         frames = [frame for frame in labelled if frame in validation]
+        assert not frames or len(frames) == len(labelled), f"{path}: a drive of both splits"
+        assert drive_of(path.parent.name) not in (TRAINING_DRIVES if frames else VALIDATION_DRIVES)
         if frames:
             found += 1
             with pytest.raises(ValueError, match="detection validation split"):

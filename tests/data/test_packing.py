@@ -9,15 +9,12 @@ from equilidar.data.faults import FaultBudget, TooManyFaultsError
 from equilidar.data.folder import FolderPairs
 from equilidar.data.packed import PackedPairs
 from equilidar.data.packing import Packing
+from equilidar.data.packing_estimate import Estimate, Measurement, peak_memory
 from equilidar.data.packing_workers import PackingError
 from equilidar.data.simulator import SimulatedPairs
 from equilidar.structures import SweepPair
 from tests.data.fake_data import CONTRACT, FakeSamples, cloud, write_bin
-from tests.data.packed_stores import (
-    assert_same_pair,
-    pack,
-    write_log,
-)
+from tests.data.packed_stores import assert_same_pair, pack, write_log
 
 SENSOR = {"name": "hdl64e", "azimuth_steps": 90, "beam_stride": 8}
 
@@ -78,6 +75,24 @@ def test_store_does_not_depend_on_the_number_of_processes(tmp_path: Path):
     data = FolderPairs(write_log(tmp_path / "log"))
     hashes = {pack(data, tmp_path / str(n), num_workers=n, sweeps_per_file=3).hash for n in (1, 2, 3)}
     assert len(hashes) == 1
+
+
+def test_no_more_processes_than_memory_allows(tmp_path: Path):
+    """As many as asked for, files and memory allow, one at least."""
+    data, store = FolderPairs(write_log(tmp_path / "log")), tmp_path / "store"
+    packing = Packing(data, store, "", num_workers=5, max_memory_gb=1000.0, sweeps_per_file=2)
+    estimate = packing.estimate()
+    assert estimate.num_workers == 4 == estimate.num_files and "instead" not in packing.describe(estimate)
+    assert 50e6 < estimate.worker_memory < 1000e9
+    found = Measurement(1000, 1.0, 2, memory=100_000_000)
+    for max_memory, expected in ((1e6, 1), (peak_memory() + 250e6, 2), (1e12, 4)):
+        told = Estimate.of(found, num_sweeps=8, num_files=4, num_workers=5, max_memory=max_memory)
+        assert (told.num_workers, told.num_bytes, told.seconds) == (expected, 4000, 4.0 / expected)
+    little = Packing(data, store, "", num_workers=3, max_memory_gb=0.001)
+    assert "1 worker(s) instead of 3: each takes" in little.describe(little.estimate())
+    assert little.run(1).num_sweeps == 8
+    with pytest.raises(ValueError, match="max_memory_gb must be positive"):
+        Packing(data, store, "", max_memory_gb=0.0)
 
 
 def test_other_settings_are_refused_in_one_line(tmp_path: Path):

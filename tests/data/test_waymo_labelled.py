@@ -1,13 +1,15 @@
 """Waymo's boxes, from segments made of simulated sweeps."""
 
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from equilidar.data import waymo_records
 from equilidar.data.faults import FaultySweepError
 from equilidar.data.protocols import LabelledDataset
+from equilidar.data.tfrecord import read_record
 from equilidar.data.waymo import Waymo
 from equilidar.data.waymo_labelled import WaymoLabelled
 from tests.data.fake_waymo import (
@@ -15,32 +17,15 @@ from tests.data.fake_waymo import (
     ZONE_BEYOND,
     rewrite,
     segment_file,
-    write_segments,
 )
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("waymo")
-
-
-@pytest.fixture(scope="module")
-def simulated(root: Path) -> list:
-    return write_segments(root)
-
-
-@pytest.fixture
-def copy(root: Path, simulated: list, tmp_path: Path) -> Path:
-    shutil.copytree(root / "training", tmp_path / "training")
-    return tmp_path
-
-
-def test_boxes_velocities_and_zones(root: Path, simulated: list):
-    data = WaymoLabelled(root, lidars=["TOP"], returns=[1], class_names=["Cyclist", "Vehicle"])
+def test_boxes_velocities_and_zones(waymo_root: Path, waymo_simulated: list):
+    data = WaymoLabelled(waymo_root, lidars=["TOP"], returns=[1], class_names=["Cyclist", "Vehicle"])
     assert isinstance(data, LabelledDataset) and len(data) == 6
     moving = 0
     for index in range(len(data)):
-        objects, truth = data.objects(index), simulated[index // 3][index % 3].objects
+        objects, truth = data.objects(index), waymo_simulated[index // 3][index % 3].objects
         sample = data[index]
         kept = [i for i in range(len(objects)) if objects.types[i] in (1, 4) and truth.num_points[i] > 0]
         assert len(objects) == len(truth.track) and len(sample.boxes) == len(kept)
@@ -56,17 +41,31 @@ def test_boxes_velocities_and_zones(root: Path, simulated: list):
     assert moving > 3
     tracks = [set(data[i].boxes.track.tolist()) for i in (0, 1, 3)]
     assert tracks[0] & tracks[1] and not tracks[0] & tracks[2]
-    dropped = WaymoLabelled(root, lidars=["TOP"], returns=[1], drop_no_label_zones=True)
+    dropped = WaymoLabelled(waymo_root, lidars=["TOP"], returns=[1], drop_no_label_zones=True)
     assert len(dropped.sweep(0).xyz) == int((~data.in_no_label_zone(0)).sum()) < len(data.sweep(0).xyz)
     assert dropped.provenance()["hash"] != data.provenance()["hash"]
-    assert len(WaymoLabelled(root, every=2)) == 4
+    assert len(WaymoLabelled(waymo_root, every=2)) == 4
 
 
-def test_broken_labels_and_none(copy: Path):
-    rewrite(segment_file(copy), 0, lambda f: setattr(f.laser_labels[0].box, "center_x", float("nan")))
-    rewrite(segment_file(copy), 1, lambda f: f.ClearField("laser_labels"))
-    data = WaymoLabelled(copy)
+def test_a_frame_s_record_is_read_once(waymo_root: Path, waymo_simulated: list, monkeypatch: pytest.MonkeyPatch):
+    read = []
+    monkeypatch.setattr(
+        waymo_records, "read_record", lambda path, offset: read.append(offset) or read_record(path, offset)
+    )
+    for accumulate in (1, 2):
+        data = WaymoLabelled(waymo_root, accumulate=accumulate)
+        read.clear()
+        item = data[1]
+        assert len(read) == len(set(read)) == accumulate
+        assert torch.equal(item.sweep.xyz, data.sweep(1).xyz)
+        assert torch.equal(item.sweep.features, data.sweep(1).features)
+
+
+def test_broken_labels_and_none(waymo_copy: Path):
+    rewrite(segment_file(waymo_copy), 0, lambda f: setattr(f.laser_labels[0].box, "center_x", float("nan")))
+    rewrite(segment_file(waymo_copy), 1, lambda f: f.ClearField("laser_labels"))
+    data = WaymoLabelled(waymo_copy)
     with pytest.raises(FaultySweepError, match=r"segment-100_000.*has no valid box"):
         data[0]
     assert len(data[1].boxes) == 0 and len(data[1].sweep.xyz)
-    assert len(Waymo(copy)) == 4, "pairs do not read labels"
+    assert len(Waymo(waymo_copy)) == 4, "pairs do not read labels"

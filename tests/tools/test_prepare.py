@@ -126,14 +126,15 @@ def test_killed_it_goes_on_without_redoing_finished_files(tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_memory_stays_below_2_gb_for_a_release_of_more(tmp_path: Path):
+@pytest.mark.parametrize("num_workers", [2, 8])
+def test_memory_stays_below_2_gb_for_a_release_of_more(tmp_path: Path, num_workers: int):
     """All processes together, 3 GB of sweeps; files that are packed are removed again, to spare the disk."""
     sweeps, points = 75, 125_000
     root, store = write_log(tmp_path / "log", 20, sweeps, points), tmp_path / "store"
     total = sum(path.stat().st_size for path in root.rglob("*.bin"))
     assert total >= 3e9
     process = subprocess.Popen(
-        command(f"dataset.root={root}", f"output={store}", f"sweeps_per_file={sweeps}"),
+        command(f"dataset.root={root}", f"output={store}", f"sweeps_per_file={sweeps}", f"num_workers={num_workers}"),
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
     )
@@ -155,5 +156,5 @@ def test_memory_stays_below_2_gb_for_a_release_of_more(tmp_path: Path):
         time.sleep(0.05)
     assert process.returncode == 0
     assert packed > 0.8 * total, "too little was packed while it was watched"
-    print(f"peak of all processes {peak / 1e6:.0f} MB for {total / 1e9:.1f} GB")
+    print(f"{num_workers} workers: peak of all processes {peak / 1e6:.0f} MB for {total / 1e9:.1f} GB")
     assert peak < 2e9
