@@ -1,5 +1,6 @@
 """What every preflight says and refuses: the parts that do not depend on the data set."""
 
+import logging
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -8,6 +9,8 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from equilidar.evaluation.conventions import PlacedBoxes, find_conventions
+
+_LOG = logging.getLogger(__name__)
 
 
 @runtime_checkable
@@ -60,11 +63,32 @@ def check_frames(
     Raises:
         ValueError: frames are missing or extra; the message tells how many, names three and ends with `hint`.
     """
+    for difference in _differences(path, ground_truth, detections, what):
+        raise ValueError(difference + hint)
+
+
+def note_frames(
+    path: str | Path,
+    ground_truth: Collection[Any],
+    detections: Collection[Any],
+    *,
+    what: str = "frames",
+    hint: str = "",
+) -> None:
+    """Log a warning where `check_frames` would raise: in a format that does not tell empty frames from missing ones,
+    both are evaluated, and a run that stopped halfway must not pass without a word."""
+    for difference in _differences(path, ground_truth, detections, what):
+        _LOG.warning("%s", difference + hint)
+
+
+def _differences(path: str | Path, ground_truth: Collection[Any], detections: Collection[Any], what: str) -> list[str]:
     truth, found = set(ground_truth), set(detections)
+    lines: list[str] = []
     if missing := sorted(truth - found):
-        raise ValueError(f"{path} lacks {some(missing, what)} of the {len(truth)} in the ground truth{hint}")
+        lines.append(f"{path} lacks {some(missing, what)} of the {len(truth)} in the ground truth")
     if extra := sorted(found - truth):
-        raise ValueError(f"{path} holds {some(extra, what)} that the ground truth lacks{hint}")
+        lines.append(f"{path} holds {some(extra, what)} that the ground truth lacks")
+    return lines
 
 
 def some(names: Sequence[Any], what: str) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from equilidar.evaluation.preflight import check_frames, compare_conventions, describe, required
+from equilidar.evaluation.preflight import check_frames, compare_conventions, describe, note_frames, required
 from equilidar.evaluation.text_table import text_table
 from equilidar.evaluation.waymo import (
     RANGES,
@@ -48,11 +48,13 @@ class WaymoEvaluator:
             ValueError: a file is not in the format, or has nothing in common with the other.
         """
         path = required(self.detections)
-        truth = prepare_ground_truth(self._read_truth())
+        labelled = self._read_truth()
+        truth = prepare_ground_truth(labelled)
         found = read_waymo(path, is_detection=True)
         if not self.sparse:
             # Single frames may be empty on one side; whole drives are not.
             check_frames(path, _drives(truth), _drives(found), what="drives", hint=_SPARSE)
+            note_frames(path, labelled.frames, found.frames, hint=_SPARSE)
         curves = waymo_curves(truth, found)
         if self.curves is not None:
             _write_curves(Path(self.curves), curves)
