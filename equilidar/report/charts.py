@@ -117,6 +117,6 @@ def _grid(x: Axis, y: Axis) -> list[str]:
     parts = rows_of_grid(y)
     for tick in x.ticks():
         at = x.place(float(tick))
-        parts.append(f'<text class="tick" x="{at:.1f}" y="{HEIGHT - 14}" text-anchor="middle">{tick:,.10g}</text>')
+        parts.append(f'<text class="tick" x="{at:.1f}" y="{HEIGHT - 18}" text-anchor="middle">{tick:,.10g}</text>')
     parts.append(f'<text class="tick" x="{WIDTH - RIGHT}" y="{HEIGHT - 4}" text-anchor="end">step</text>')
     return parts
