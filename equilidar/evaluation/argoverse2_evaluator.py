@@ -12,7 +12,7 @@ from equilidar.evaluation.argoverse2 import FIGURES, MAX_RANGE, Inside, evaluate
 from equilidar.evaluation.argoverse2_boxes import CATEGORIES, COMPETITION_CATEGORIES, Argoverse2Boxes, Sweep
 from equilidar.evaluation.argoverse2_files import annotation_files, read_annotations, read_detections
 from equilidar.evaluation.argoverse2_map import boxes_inside
-from equilidar.evaluation.preflight import check_frames, compare_conventions, describe, note_frames, required
+from equilidar.evaluation.preflight import check_frames, compare_conventions, describe, required
 from equilidar.evaluation.quaternions import yaw_of
 from equilidar.evaluation.text_table import text_table
 
@@ -60,7 +60,7 @@ class Argoverse2Evaluator:
             check_frames(
                 path, {log for log, _ in truth.sweeps}, {log for log, _ in found.sweeps}, what="logs", hint=_SPARSE
             )
-            note_frames(path, truth.sweeps, found.sweeps, what="sweeps", hint=_SPARSE)
+            check_frames(path, truth.sweeps, found.sweeps, what="sweeps", hint=_SPARSE, refuse=False)
         categories = tuple(self.categories or COMPETITION_CATEGORIES)
         inside = self._inside(truth, found)
         figures: dict[str, Any] = {}

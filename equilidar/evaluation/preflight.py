@@ -50,8 +50,9 @@ def check_frames(
     *,
     what: str = "frames",
     hint: str = "",
+    refuse: bool = True,
 ) -> None:
-    """Refuse detections of other frames than the ground truth's.
+    """Refuse detections of other frames than the ground truth's, or only log a warning.
 
     Args:
         path: file of the detections.
@@ -59,36 +60,22 @@ def check_frames(
         detections: names of theirs.
         what: what a frame is called, in the plural.
         hint: what to do about it.
+        refuse: False where the format does not tell empty frames from missing ones: they are evaluated, but a detector
+            that stopped halfway does not pass without a word.
 
     Raises:
         ValueError: frames are missing or extra; the message tells how many, names three and ends with `hint`.
     """
-    for difference in _differences(path, ground_truth, detections, what):
-        raise ValueError(difference + hint)
-
-
-def note_frames(
-    path: str | Path,
-    ground_truth: Collection[Any],
-    detections: Collection[Any],
-    *,
-    what: str = "frames",
-    hint: str = "",
-) -> None:
-    """Log a warning where `check_frames` would raise: in a format that does not tell empty frames from missing ones,
-    both are evaluated, and a run that stopped halfway must not pass without a word."""
-    for difference in _differences(path, ground_truth, detections, what):
-        _LOG.warning("%s", difference + hint)
-
-
-def _differences(path: str | Path, ground_truth: Collection[Any], detections: Collection[Any], what: str) -> list[str]:
     truth, found = set(ground_truth), set(detections)
-    lines: list[str] = []
+    differences: list[str] = []
     if missing := sorted(truth - found):
-        lines.append(f"{path} lacks {some(missing, what)} of the {len(truth)} in the ground truth")
+        differences.append(f"{path} lacks {some(missing, what)} of the {len(truth)} in the ground truth{hint}")
     if extra := sorted(found - truth):
-        lines.append(f"{path} holds {some(extra, what)} that the ground truth lacks")
-    return lines
+        differences.append(f"{path} holds {some(extra, what)} that the ground truth lacks{hint}")
+    for difference in differences:
+        if refuse:
+            raise ValueError(difference)
+        _LOG.warning("%s", difference)
 
 
 def some(names: Sequence[Any], what: str) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from equilidar.evaluation.preflight import check_frames, compare_conventions, describe, note_frames, required
+from equilidar.evaluation.preflight import check_frames, compare_conventions, describe, required
 from equilidar.evaluation.text_table import text_table
 from equilidar.evaluation.waymo import (
     RANGES,
@@ -54,7 +54,7 @@ class WaymoEvaluator:
         if not self.sparse:
             # Single frames may be empty on one side; whole drives are not.
             check_frames(path, _drives(truth), _drives(found), what="drives", hint=_SPARSE)
-            note_frames(path, labelled.frames, found.frames, hint=_SPARSE)
+            check_frames(path, labelled.frames, found.frames, hint=_SPARSE, refuse=False)
         curves = waymo_curves(truth, found)
         if self.curves is not None:
             _write_curves(Path(self.curves), curves)
