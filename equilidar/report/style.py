@@ -34,7 +34,7 @@ tbody th, .left td { text-align:left } th small, td small { display:block }
 .chart .title { font-weight:600; font-size:13.5px } .chart .tick { fill:var(--soft); font-size:11px }
 .chart .over { paint-order:stroke; stroke:var(--wash); stroke-width:4px; stroke-linejoin:round }
 .chart .grid { stroke:var(--line) } .chart .reference { stroke:var(--soft); stroke-dasharray:4 4 }
-.chart polyline { fill:none; stroke-width:1.8; stroke-linejoin:round; stroke:currentColor }
+.chart polyline { fill:none; stroke-width:1.8; stroke-linejoin:round; stroke:currentColor; stroke-opacity:.8 }
 .chart circle { fill:currentColor } .chart circle.run { fill-opacity:.55 }
 .chart circle.hollow { fill:var(--wash); stroke:currentColor; stroke-width:1.6 }
 .chart .spread { stroke:currentColor; stroke-width:1.4; stroke-opacity:.8 }

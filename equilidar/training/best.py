@@ -58,7 +58,7 @@ class KeepBest(pl.Callback):
         folder = self._run.path / "detections"
         shutil.rmtree(folder, ignore_errors=True)
         pl_module.scorer.write(folder, pl_module.detections)
-        self._draw(pl_module.detections)
+        self._draw(pl_module)
         write_json(self._run.path / "metrics.json", score.figures)
         chosen = {"step": self.best_step, "epoch": trainer.current_epoch, "headline": self.best}
         write_json(self._run.path / "best.json", chosen)
@@ -73,15 +73,17 @@ class KeepBest(pl.Callback):
             jitter = measure_jitter(lambda found: scorer(found).figures, self._found)
             write_json(self._run.path / "score_jitter.json", jitter)
 
-    def _draw(self, detections: dict[str, Detections]) -> None:
+    def _draw(self, module: FinetuneModule) -> None:
         number = len(self._validation)
         step = max(1, number // max(self._num_pictures, 1))
         for index in range(0, min(number, step * self._num_pictures), step):
             key = self._validation.keys[index]
-            if key not in detections:  # it could not be read
+            if key not in module.detections:  # it could not be read
                 continue
             item = self._validation[index]
-            figure = detections_picture(item.sweep.xyz, item.boxes, detections[key], title=key)
+            # Objects outside the grid are none that the detector misses.
+            asked = item.boxes.select(module.detector.backbone.grid.contains(item.boxes.center))
+            figure = detections_picture(item.sweep.xyz, asked, module.detections[key], title=key)
             save_picture(figure, self._run.path / "pictures" / f"{key.replace('/', '_')}.png")
 
     def state_dict(self) -> dict[str, Any]:
