@@ -51,6 +51,7 @@ def main(cfg: DictConfig) -> None:
         )
         loading = {"seed": cfg.seed, "validation": validation, "transform": paste, **parts["loader"]}
         fit(trainer, module, SweepLoaders(train, "labelled", **loading), run)
+        best.measure_jitter(scorer)
         finish(trainer, run, {"best_headline": best.best, "best_step": best.best_step})
 
 

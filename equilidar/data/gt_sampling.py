@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int64
+from jaxtyping import Bool, Float32, Int64
 
 from equilidar.data.gt_database import UNKNOWN_DIFFICULTY, GtDatabase
 from equilidar.data.local_ground import LocalGround
 from equilidar.data.protocols import provenance_of
 from equilidar.data.subsets import LabelledSubset
-from equilidar.ops.points_in_boxes import membership
+from equilidar.ops.points_in_boxes import points_in_boxes
 from equilidar.ops.rotated_iou import bev_iou
 from equilidar.structures import Boxes3D, LabelledSweep, Sweep
 
@@ -157,7 +157,7 @@ class GtSampling:
 
     @staticmethod
     def _ground(item: LabelledSweep) -> LocalGround:
-        on_objects = membership(item.sweep.xyz, _known_boxes(item)).any(0)
+        on_objects = _in_any(item.sweep.xyz, _known_boxes(item))
         return LocalGround.of_points(item.sweep.xyz[~on_objects].numpy())
 
     def _paste(
@@ -170,7 +170,7 @@ class GtSampling:
         cleared = boxes.copy()
         cleared[:, 3:6] += self.extra_size
         sweep = item.sweep
-        kept = ~membership(sweep.xyz, torch.from_numpy(cleared)).any(0)
+        kept = ~_in_any(sweep.xyz, torch.from_numpy(cleared))
         names = [self.database.class_names[label] for label in self.database.label[rows]]
         pasted = Boxes3D.make(
             torch.from_numpy(boxes[:, :3]),
@@ -192,6 +192,12 @@ class GtSampling:
             Boxes3D.make(both.center, both.size, both.yaw, label=both.label, velocity=both.velocity, track=both.track),
             item.obstacles,
         )
+
+
+def _in_any(xyz: Float32[torch.Tensor, "N 3"], boxes: Float32[torch.Tensor, "M 7"]) -> Bool[torch.Tensor, " N"]:
+    """Tell which points lie in one of the boxes."""
+    first, _ = points_in_boxes(xyz, torch.tensor([0, len(xyz)]), boxes, torch.tensor([0, len(boxes)]))
+    return first >= 0
 
 
 def _known_boxes(item: LabelledSweep) -> Float32[torch.Tensor, "M 7"]:

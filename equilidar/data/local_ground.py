@@ -41,11 +41,17 @@ class LocalGround:
             xyz: the sweep, metres; points on labelled objects should be left out.
             cell: edge length of a cell, metres.
         """
-        points = xyz.astype(np.float64)[np.argsort(xyz[:, 2], kind="stable")]
-        index = np.floor(points[:, :2] / cell).astype(np.int64)
+        index = np.floor(xyz[:, :2].astype(np.float64) / cell).astype(np.int64)
         # One number per cell; sweeps reach a few hundred metres.
-        _, lowest = np.unique(index[:, 0] * (1 << 32) + index[:, 1], return_index=True)
-        return cls(points[lowest, :2], points[lowest, 2])
+        code = index[:, 0] * (1 << 32) + index[:, 1]
+        order = np.argsort(code, kind="stable")
+        code, z = code[order], xyz[order, 2]
+        starts = np.flatnonzero(np.diff(code, prepend=code[:1] - 1))
+        is_lowest = z == np.repeat(np.minimum.reduceat(z, starts), np.diff(starts, append=len(z)))
+        rows = np.flatnonzero(is_lowest)
+        _, first = np.unique(np.searchsorted(starts, rows, side="right"), return_index=True)  # of equals, the first
+        lowest = xyz[order[rows[first]]].astype(np.float64)
+        return cls(lowest[:, :2], lowest[:, 2])
 
     def heights(self, places: Float[np.ndarray, "M 2"]) -> Float64[np.ndarray, " M"]:
         """Return the height of the ground at each place, NaN where too little of it was seen."""

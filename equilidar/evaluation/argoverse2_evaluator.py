@@ -60,6 +60,7 @@ class Argoverse2Evaluator:
             check_frames(
                 path, {log for log, _ in truth.sweeps}, {log for log, _ in found.sweeps}, what="logs", hint=_SPARSE
             )
+            check_frames(path, truth.sweeps, found.sweeps, what="sweeps", hint=_SPARSE, refuse=False)
         categories = tuple(self.categories or COMPETITION_CATEGORIES)
         inside = self._inside(truth, found)
         figures: dict[str, Any] = {}

@@ -1,12 +1,19 @@
 """Read JSON files piece by piece: those of nuScenes hold millions of records, more than memory does once parsed.
 
-Values are parsed by the standard library's decoder, one member or record at a time; only the current piece is held.
+One member or record is parsed at a time and only the current piece is held. orjson parses five times as fast as the
+standard library; what it refuses and the standard library takes (NaN, Infinity, broken UTF-8) is left to the latter.
+Integers of more than 64 bits become doubles.
 """
 
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
+
+import numpy as np
+import orjson
+
+from equilidar.evaluation.compiled import compiled
 
 _CHUNK = 1 << 20
 
@@ -46,102 +53,133 @@ def read_members(path: Path, *names: str) -> Iterator[tuple[str, Any]]:
             raise ValueError(f"{path} holds no {' or '.join(repr(name) for name in names)}")
 
 
-def _open(path: Path) -> IO[str]:
+def _open(path: Path) -> IO[bytes]:
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
-    return path.open(encoding="utf-8", errors="replace")
+    return path.open("rb")
 
 
 class _Window:
-    """The part of a text that is being parsed."""
+    """The part of a file that is being parsed."""
 
-    def __init__(self, file: IO[str], path: Path) -> None:
+    def __init__(self, file: IO[bytes], path: Path) -> None:
         self._file, self._path = file, path
-        self._text, self._place = "", 0
+        self._data, self._place = b"", 0
+        self._codes = np.frombuffer(self._data, np.uint8)
         self._ended = False
-        self._decoder = json.JSONDecoder()
 
     def members(self) -> Iterator[str]:
         """Yield the keys of an object; the caller takes the value after each."""
-        self._expect("{", "an object")
-        if self._take("}"):
+        self._expect(b"{", "an object")
+        if self._take(b"}"):
             return
         while True:
             key = self.value()
             if not isinstance(key, str):
                 raise ValueError(f"{self._path}: {key!r} is no key of an object")
-            self._expect(":", "a colon")
+            self._expect(b":", "a colon")
             yield key
-            if not self._take(","):
-                self._expect("}", "the end of an object")
+            if not self._take(b","):
+                self._expect(b"}", "the end of an object")
                 return
 
     def elements(self) -> Iterator[Any]:
         """Yield the elements of an array."""
-        self._expect("[", "an array")
-        if self._take("]"):
+        self._expect(b"[", "an array")
+        if self._take(b"]"):
             return
         while True:
             yield self.value()
-            if not self._take(","):
-                self._expect("]", "the end of an array")
+            if not self._take(b","):
+                self._expect(b"]", "the end of an array")
                 return
 
     def value(self) -> Any:
         """Parse the value that starts here."""
         self._next()
-        while True:
-            try:
-                value, end = self._decoder.raw_decode(self._text, self._place)
-            except json.JSONDecodeError as error:
-                if self._ended:
-                    raise ValueError(f"{self._path} is no whole JSON file: {error.msg}") from None
-            else:
-                # A number at the end of the window may go on after it: with a digit, or "e-" that is cut from its own.
-                rest = self._text[end : end + 3]
-                if self._ended or len(rest) == 3 or rest.strip(".eE+-"):
-                    self._place = end
-                    return value
+        while (end := int(_end_of_value(self._codes, self._place))) < 0 and not self._ended:
             self._read()
+        text = self._data[self._place : end if end >= 0 else len(self._data)]
+        self._place += len(text)
+        try:
+            return orjson.loads(text)
+        except orjson.JSONDecodeError:
+            try:
+                return json.loads(text.decode(errors="replace"))
+            except json.JSONDecodeError as error:
+                raise ValueError(f"{self._path} is no whole JSON file: {error.msg}") from None
 
     def skip(self) -> None:
         """Pass over the value that starts here; of objects and arrays only the current piece is held."""
         following = self._next()
-        if following == "{":
+        if following == b"{":
             for _ in self.members():
                 self.skip()
-        elif following == "[":
+        elif following == b"[":
             for _ in self.elements():
                 pass
         else:
             self.value()
 
-    def _next(self) -> str:
-        """Return the character after white space, "" at the end."""
+    def _next(self) -> bytes:
+        """Return the character after white space, nothing at the end."""
         while True:
-            while self._place < len(self._text):
-                if not self._text[self._place].isspace():
-                    return self._text[self._place]
+            while self._place < len(self._data):
+                following = self._data[self._place : self._place + 1]
+                if not following.isspace():
+                    return following
                 self._place += 1
             if self._ended:
-                return ""
+                return b""
             self._read()
 
-    def _take(self, wanted: str) -> bool:
+    def _take(self, wanted: bytes) -> bool:
         if self._next() != wanted:
             return False
         self._place += 1
         return True
 
-    def _expect(self, wanted: str, what: str) -> None:
+    def _expect(self, wanted: bytes, what: str) -> None:
         if not self._take(wanted):
-            got = self._next()
+            got = self._next().decode(errors="replace")
             raise ValueError(f"{self._path}: expected {what}, got {repr(got) if got else 'the end of the file'}")
 
     def _read(self) -> None:
         """Drop what is parsed and read on; as much again as is held, so that long values stay linear."""
-        self._text = self._text[self._place :]
+        self._data = self._data[self._place :]
         self._place = 0
-        more = self._file.read(max(_CHUNK, len(self._text)))
+        more = self._file.read(max(_CHUNK, len(self._data)))
         self._ended = not more
-        self._text += more
+        self._data += more
+        self._codes = np.frombuffer(self._data, np.uint8)
+
+
+_QUOTE, _BACKSLASH = ord('"'), ord("\\")
+_PLAIN, _OPENING, _CLOSING, _SEPARATING, _QUOTING = range(5)
+_KIND = np.full(256, _PLAIN, np.uint8)
+for _kind, _codes in ((_OPENING, b"[{"), (_CLOSING, b"]}"), (_SEPARATING, b",: \t\n\r"), (_QUOTING, b'"')):
+    _KIND[list(_codes)] = _kind
+
+
+@compiled
+def _end_of_value(codes, start):
+    """Return where the JSON value ends that starts at `start`; -1 where it may go on beyond the last code."""
+    depth, place = 0, start
+    while place < len(codes):
+        kind = _KIND[codes[place]]
+        if kind != _PLAIN and depth == 0 and place > start:
+            return place  # a number or a word ended
+        place += 1
+        if kind == _QUOTING:
+            while place < len(codes) and codes[place] != _QUOTE:
+                place += 2 if codes[place] == _BACKSLASH else 1
+            if place >= len(codes):
+                return -1
+            place += 1
+        elif kind == _OPENING:
+            depth += 1
+        elif kind == _CLOSING:
+            depth -= 1
+        if depth <= 0 and kind != _PLAIN:
+            return place
+    return -1

@@ -9,7 +9,7 @@ A threshold at which nothing is found, right or wrong, counts as precision 0 (0 
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from equilidar.evaluation.overlaps import Overlaps, image_overlaps, same_sweep_p
 
 CLASSES = ("car", "pedestrian", "cyclist")
 METRICS = ("bbox", "aos", "bev", "3d")
+IN_SPACE = ("bev", "3d")
 
 MinimumOverlaps = Mapping[str, Mapping[str, float]]
 """Least overlap by class, then by metric (bbox, bev, 3d); aos is measured at that of bbox."""
@@ -94,24 +95,30 @@ class KittiEvaluation:
             similarity=self._similarity if in_image else None,
         )
 
-    def curves(self, minimum_overlaps: MinimumOverlaps = STRICT) -> dict[str, dict[str, list[Curve] | None]]:
+    def curves(
+        self, minimum_overlaps: MinimumOverlaps = STRICT, metrics: Sequence[str] = METRICS
+    ) -> dict[str, dict[str, list[Curve] | None]]:
         """Return for each class and metric the curves of the three difficulties; None as the official tool has it."""
         result: dict[str, dict[str, list[Curve] | None]] = {}
         for name, by_metric in minimum_overlaps.items():
-            result[name] = dict.fromkeys(METRICS)
+            result[name] = dict.fromkeys(metrics)
             for metric in self._evaluable(name):
+                if metric not in metrics:
+                    continue
                 curves = [self.curve(name, metric, level, by_metric[metric]) for level in range(len(DIFFICULTIES))]
                 result[name][metric] = curves
                 if metric == "bbox" and self._similarity is not None:
                     result[name]["aos"] = curves
         return result
 
-    def average_precision(self, minimum_overlaps: MinimumOverlaps = STRICT) -> dict[str, dict[str, Any]]:
+    def average_precision(
+        self, minimum_overlaps: MinimumOverlaps = STRICT, metrics: Sequence[str] = METRICS
+    ) -> dict[str, dict[str, Any]]:
         """Return {class: {metric: {"AP_R11": [easy, moderate, hard], "AP_R40": [...]}}} in percent, None for a metric
         that the official tool does not evaluate."""
         return {
             name: {metric: _summary(curves, metric) for metric, curves in by_metric.items()}
-            for name, by_metric in self.curves(minimum_overlaps).items()
+            for name, by_metric in self.curves(minimum_overlaps, metrics).items()
         }
 
     def figures(self) -> dict[str, dict[str, Any]]:
@@ -119,11 +126,11 @@ class KittiEvaluation:
         objects as "num_ground_truth": the form that `evaluate_sweeps` has."""
         counts = self.num_ground_truth()
         result: dict[str, dict[str, Any]] = {name: {"num_ground_truth": counts[name]} for name in CLASSES}
-        for minimum_overlaps, is_loose in ((STRICT, False), (LOOSE, True)):
-            for name, by_metric in self.curves(minimum_overlaps).items():
-                for metric in ("bev", "3d") if is_loose else METRICS:
-                    key = f"{metric}@{minimum_overlaps[name][metric]}" if is_loose else metric
-                    curves, summary = by_metric[metric], _summary(by_metric[metric], metric)
+        for minimum_overlaps, metrics in ((STRICT, METRICS), (LOOSE, IN_SPACE)):
+            for name, by_metric in self.curves(minimum_overlaps, metrics).items():
+                for metric, curves in by_metric.items():
+                    key = metric if minimum_overlaps is STRICT else f"{metric}@{minimum_overlaps[name][metric]}"
+                    summary = _summary(curves, metric)
                     if curves is not None and summary is not None:
                         summary["recall"] = [100 * curve.found_fraction for curve in curves]
                     result[name][key] = summary
@@ -212,8 +219,8 @@ def evaluate_folders(
     evaluation = KittiEvaluation(read_labels(Path(ground_truth), names), read_results(Path(detections), names))
     result = evaluation.average_precision()
     if loose:
-        for name, by_metric in evaluation.average_precision(LOOSE).items():
-            result[name] |= {f"{metric}@{LOOSE[name][metric]}": by_metric[metric] for metric in ("bev", "3d")}
+        for name, by_metric in evaluation.average_precision(LOOSE, IN_SPACE).items():
+            result[name] |= {f"{metric}@{LOOSE[name][metric]}": value for metric, value in by_metric.items()}
     return result
 
 

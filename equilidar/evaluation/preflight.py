@@ -1,5 +1,6 @@
 """What every preflight says and refuses: the parts that do not depend on the data set."""
 
+import logging
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -8,6 +9,8 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from equilidar.evaluation.conventions import PlacedBoxes, find_conventions
+
+_LOG = logging.getLogger(__name__)
 
 
 @runtime_checkable
@@ -47,8 +50,9 @@ def check_frames(
     *,
     what: str = "frames",
     hint: str = "",
+    refuse: bool = True,
 ) -> None:
-    """Refuse detections of other frames than the ground truth's.
+    """Refuse detections of other frames than the ground truth's, or only log a warning.
 
     Args:
         path: file of the detections.
@@ -56,15 +60,22 @@ def check_frames(
         detections: names of theirs.
         what: what a frame is called, in the plural.
         hint: what to do about it.
+        refuse: False where the format does not tell empty frames from missing ones: they are evaluated, but a detector
+            that stopped halfway does not pass without a word.
 
     Raises:
         ValueError: frames are missing or extra; the message tells how many, names three and ends with `hint`.
     """
     truth, found = set(ground_truth), set(detections)
+    differences: list[str] = []
     if missing := sorted(truth - found):
-        raise ValueError(f"{path} lacks {some(missing, what)} of the {len(truth)} in the ground truth{hint}")
+        differences.append(f"{path} lacks {some(missing, what)} of the {len(truth)} in the ground truth{hint}")
     if extra := sorted(found - truth):
-        raise ValueError(f"{path} holds {some(extra, what)} that the ground truth lacks{hint}")
+        differences.append(f"{path} holds {some(extra, what)} that the ground truth lacks{hint}")
+    for difference in differences:
+        if refuse:
+            raise ValueError(difference)
+        _LOG.warning("%s", difference)
 
 
 def some(names: Sequence[Any], what: str) -> str:

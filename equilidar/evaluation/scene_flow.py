@@ -4,9 +4,11 @@ The totals agree with av2 0.3.6 (`av2.evaluation.scene_flow`): only valid points
 below 0.05 m (strict) or 0.1 m (relaxed), or that part of the true flow; the angle is between (flow, 0.1) in space and
 time; examples are weighted by their points; moving background is left out of the totals.
 
-The bucket-normalised error is that of Khatri et al., "I Can't Believe It's Not Scene Flow!", ECCV 2024: points fall
-into 50 buckets of true motion per class group (49 steps up to 1 m between sweeps, and beyond); the slowest bucket's
-mean error is the static one, and the mean over the others of mean error / mean motion is the dynamic one.
+The bucket-normalised error is that of Khatri et al., "I Can't Believe It's Not Scene Flow!", ECCV 2024, with the
+settings of the authors' tool (kylevedder/BucketedSceneFlowEval, `eval/bucketed_epe.py` at a86047d): points fall into 51
+buckets of true motion per class group (50 of 0.04 m up to 2 m between sweeps, and beyond); the slowest bucket's mean
+error is the static one, and the mean over the others of mean error / mean motion is the dynamic one. Motion is that
+against the world: where flows hold the ego motion, as av2's annotations do, its part must be known.
 """
 
 from collections.abc import Iterable
@@ -41,8 +43,14 @@ GROUPS = {
 }
 """Groups of classes of the normalised error; signs, cones, animals and towed signals belong to none."""
 
-BUCKET_EDGES: Float64[np.ndarray, " 51"] = np.append(np.linspace(0, 1, 50), np.inf)
+BUCKET_EDGES: Float64[np.ndarray, " 52"] = np.append(np.linspace(0, 2, 51), np.inf)
 """Edges of the buckets of motion, metres between two sweeps."""
+
+RESTING = 0.06
+"""Metres: what does not move against the world (below 0.05 m for av2) flows by less, half-precision rounding included,
+unless the flow holds the ego motion."""
+
+_MOST_FLOWING = 0.01  # of the points at rest: more are no mistakes of labelling
 
 _SWEEP_GAP = 0.1
 _EPSILON = 1e-10
@@ -65,6 +73,7 @@ class FlowExample:
         is_dynamic: (N,) moves against the world.
         is_valid: (N,) the true flow is known.
         flow: (N, 3) true flow.
+        rest: (N, 3) the flow that the point would have at rest; 0 where flows hold no ego motion, or it is not known.
         estimate: (N, 3) estimated flow; NaN where there is none.
         estimated_dynamic: (N,) said to move.
     """
@@ -75,8 +84,18 @@ class FlowExample:
     is_dynamic: Bool[np.ndarray, " N"]
     is_valid: Bool[np.ndarray, " N"]
     flow: Float64[np.ndarray, "N 3"]
+    rest: Float64[np.ndarray, "N 3"]
     estimate: Float64[np.ndarray, "N 3"]
     estimated_dynamic: Bool[np.ndarray, " N"]
+
+    def motion(self) -> Float64[np.ndarray, " N"]:
+        """Return how far each point moves against the world, metres between the sweeps."""
+        return np.linalg.norm(self.flow - self.rest, axis=1)
+
+    def flowing_at_rest(self) -> Int64[np.ndarray, " 2"]:
+        """Return how many points at rest flow all the same, and how many are at rest."""
+        at_rest = self.is_valid & ~self.is_dynamic
+        return np.array([(self.motion()[at_rest] > RESTING).sum(), at_rest.sum()], dtype=np.int64)
 
 
 def evaluate_scene_flow(examples: Iterable[FlowExample]) -> dict[str, Any]:
@@ -84,15 +103,18 @@ def evaluate_scene_flow(examples: Iterable[FlowExample]) -> dict[str, Any]:
 
     Returns:
         {"totals": {name: value}, "per_example": [row of each example and part], "category_to_index": {...},
-        "foreground_indices": [...], "bucketed": {"close": ..., "all": ...}}; NaN where no point is.
+        "foreground_indices": [...], "bucketed": {"close": ..., "all": ...}}; NaN where no point is. "bucketed" is None
+        where points at rest flow: the ego motion is in the flows and its part (`rest`) was not given.
 
     Raises:
         ValueError: there is no example.
     """
     rows: list[dict[str, Any]] = []
     buckets = {"close": _Buckets(), "all": _Buckets()}
+    flowing = np.zeros(2, np.int64)
     for example in examples:
         rows += _rows(example)
+        flowing += example.flowing_at_rest()
         error = np.linalg.norm(example.estimate - example.flow, axis=1)
         buckets["close"].add(example, error, example.is_valid & example.is_close)
         buckets["all"].add(example, error, example.is_valid)
@@ -103,8 +125,13 @@ def evaluate_scene_flow(examples: Iterable[FlowExample]) -> dict[str, Any]:
         "per_example": rows,
         "category_to_index": dict(CATEGORY_TO_INDEX),
         "foreground_indices": list(FOREGROUND),
-        "bucketed": {name: part.figures() for name, part in buckets.items()},
+        "bucketed": None if holds_ego_motion(flowing) else {name: part.figures() for name, part in buckets.items()},
     }
+
+
+def holds_ego_motion(flowing_at_rest: Int64[np.ndarray, " 2"]) -> bool:
+    """Tell from sums of `FlowExample.flowing_at_rest` whether flows hold an ego motion that is not known."""
+    return bool(flowing_at_rest[0] > _MOST_FLOWING * flowing_at_rest[1])
 
 
 def _rows(example: FlowExample) -> list[dict[str, Any]]:
@@ -181,7 +208,7 @@ class _Buckets:
     def add(self, example: FlowExample, error: Float64[np.ndarray, " N"], mask: Bool[np.ndarray, " N"]) -> None:
         group = self._group[example.category]
         mask = mask & (group >= 0)
-        motion = np.linalg.norm(example.flow[mask], axis=1)
+        motion = example.motion()[mask]
         bucket = np.searchsorted(BUCKET_EDGES, motion, side="right") - 1
         cell = np.ravel_multi_index((group[mask], bucket), self._count.shape)
         for total, values in ((self._error, error[mask]), (self._motion, motion), (self._count, None)):

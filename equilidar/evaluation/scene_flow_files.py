@@ -68,17 +68,28 @@ def read_truth(source: FlowSource, name: str) -> FlowExample:
     close, dynamic, valid = (arrays[key].astype(np.bool_) for key in _TRUTH[1:])
     _check_finite(arrays["flow"], valid, name, "true")
     nothing, unknown = np.full((num, 3), np.nan), np.zeros(num, np.bool_)
-    return FlowExample(name, category, close, dynamic, valid, arrays["flow"], nothing, unknown)
+    return FlowExample(name, category, close, dynamic, valid, arrays["flow"], np.zeros((num, 3)), nothing, unknown)
 
 
-def read_examples(truth: FlowSource, estimate: FlowSource) -> Iterator[FlowExample]:
+def read_examples(truth: FlowSource, estimate: FlowSource, at_rest: FlowSource | None = None) -> Iterator[FlowExample]:
     """Yield the examples with their estimates, one at a time.
+
+    Args:
+        truth: the ground truth.
+        estimate: of the same examples.
+        at_rest: flow of a world at rest, in the form of an estimate; None: flows hold no ego motion.
 
     Raises:
         ValueError: as `read_truth`; an estimate has another number of points, or is not finite at a valid one.
     """
     for name in truth.names():
         example = read_truth(truth, name)
+        if at_rest is not None:
+            example.rest = at_rest.arrays(name)["flow"]
+            if len(example.rest) != len(example.flow):
+                got, wanted = len(example.rest), len(example.flow)
+                raise ValueError(f"example {name}: ego motion of {got} points, the ground truth has {wanted}")
+            _check_finite(example.rest, example.is_valid, name, "ego")
         arrays = estimate.arrays(name)
         num = len(example.flow)
         for key, got in (("flow", len(arrays["flow"])), ("is_dynamic", len(arrays["is_dynamic"]))):

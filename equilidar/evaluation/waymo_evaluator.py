@@ -48,11 +48,13 @@ class WaymoEvaluator:
             ValueError: a file is not in the format, or has nothing in common with the other.
         """
         path = required(self.detections)
-        truth = prepare_ground_truth(self._read_truth())
+        labelled = self._read_truth()
+        truth = prepare_ground_truth(labelled)
         found = read_waymo(path, is_detection=True)
         if not self.sparse:
             # Single frames may be empty on one side; whole drives are not.
             check_frames(path, _drives(truth), _drives(found), what="drives", hint=_SPARSE)
+            check_frames(path, labelled.frames, found.frames, hint=_SPARSE, refuse=False)
         curves = waymo_curves(truth, found)
         if self.curves is not None:
             _write_curves(Path(self.curves), curves)

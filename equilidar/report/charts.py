@@ -41,13 +41,6 @@ def line_chart(title: str, lines: Sequence[Line], reference: tuple[str, float] |
         f'<text class="title" x="{LEFT}" y="18">{html.escape(title)}</text>',
         *_grid(x, y),
     ]
-    if reference:
-        at = y.place(reference[1])
-        parts.append(f'<line class="reference" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>')
-        parts.append(
-            f'<text class="tick" x="{WIDTH - RIGHT}" y="{at - 4:.1f}" text-anchor="end">{html.escape(reference[0])}'
-            "</text>"
-        )
     for line, series in drawn:
         points = " ".join(
             f"{x.place(step):.1f},{y.place(value):.1f}" for step, value in zip(series.steps, series.values, strict=True)
@@ -57,6 +50,13 @@ def line_chart(title: str, lines: Sequence[Line], reference: tuple[str, float] |
             cx, cy = points.split(",")
             parts.append(f'<circle class="{line.style}" cx="{cx}" cy="{cy}" r="3">{hint}</circle>')
         parts.append(f'<polyline class="{line.style}" points="{points}">{hint}</polyline>')
+    if reference:  # over the curves, so that its name can be read
+        at = y.place(reference[1])
+        parts.append(f'<line class="reference" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>')
+        parts.append(
+            f'<text class="tick over" x="{WIDTH - RIGHT}" y="{at - 4:.1f}" text-anchor="end">'
+            f"{html.escape(reference[0])}</text>"
+        )
     return "".join([*parts, "</svg>"])
 
 
@@ -117,6 +117,6 @@ def _grid(x: Axis, y: Axis) -> list[str]:
     parts = rows_of_grid(y)
     for tick in x.ticks():
         at = x.place(float(tick))
-        parts.append(f'<text class="tick" x="{at:.1f}" y="{HEIGHT - 14}" text-anchor="middle">{tick:,.10g}</text>')
-    parts.append(f'<text class="tick" x="{WIDTH - RIGHT}" y="{HEIGHT - 1}" text-anchor="end">step</text>')
+        parts.append(f'<text class="tick" x="{at:.1f}" y="{HEIGHT - 18}" text-anchor="middle">{tick:,.10g}</text>')
+    parts.append(f'<text class="tick" x="{WIDTH - RIGHT}" y="{HEIGHT - 4}" text-anchor="end">step</text>')
     return parts

@@ -12,14 +12,14 @@ from equilidar.report.style import COLORS
 _SECTIONS = (
     ("validation", r"^val/"),
     ("rotation accuracy", r"accuracy"),
-    ("signs of collapse", r"\bstd\b|_std|std_|deviation|rank|grad|collapse|monitor"),
+    ("spread of features, gradients", r"\bstd\b|_std|std_|deviation|rank|grad|collapse|monitor"),
     (
         "pairing, speed, schedule",
         r"pairs|paired|matched|retrieved|reached|per_s|seconds|fraction|skipped|\blr\b|lr-|rate",
     ),
     ("losses", r""),
 )
-_ORDER = ("losses", "rotation accuracy", "signs of collapse", "validation", "pairing, speed, schedule")
+_ORDER = ("losses", "rotation accuracy", "spread of features, gradients", "validation", "pairing, speed, schedule")
 _COMMANDS = {"pretrain": "Pretraining", "finetune": "Finetuning"}
 _SHOWN_AT_ONCE = 6
 

@@ -58,8 +58,8 @@ def fraction_chart(groups: Sequence[Group], name: str, metric: str, shade: dict[
     for fraction in fractions:
         at = x.place(math.log10(fraction))
         text = f"{100 * fraction:g} %"
-        parts.append(f'<text class="tick" x="{at:.1f}" y="{HEIGHT - 14}" text-anchor="middle">{text}</text>')
-    parts.append(f'<text class="tick" x="{WIDTH - RIGHT}" y="{HEIGHT - 1}" text-anchor="end">labels</text>')
+        parts.append(f'<text class="tick" x="{at:.1f}" y="{HEIGHT - 18}" text-anchor="middle">{text}</text>')
+    parts.append(f'<text class="tick" x="{WIDTH - RIGHT}" y="{HEIGHT - 4}" text-anchor="end">labels</text>')
     for start in dict.fromkeys(group.start for group, _ in figures):
         own = [(group, figure) for group, figure in figures if group.start == start]
         line = " ".join(f"{x.place(math.log10(g.fraction or 1)):.1f},{y.place(f.mean):.1f}" for g, f in own)

@@ -80,12 +80,17 @@ def result_table(runs: Sequence[RunSummary]) -> str:
     body = []
     for setting in settings:
         own = [group for group in groups if (group.experiment, group.fraction) == setting]
-        best = {key: max((s.mean for g in own if (s := g.spread(*key))), default=0.0) for key in keys}
-        if len(settings) > 1:
-            title = html.escape(f"{setting[0]}, {percent(setting[1])}")
-            body.append(f'<tr class="setting"><th colspan="{1 + len(keys)}">{title}</th></tr>')
+        title = html.escape(f"{setting[0]}, {percent(setting[1])}")
+        body.append(f'<tr class="setting"><th colspan="{1 + len(keys)}">{title}</th></tr>')
+        best = {key: _best_mean(own, key) for key in keys}
         body += [_row(group, keys, best) for group in own]
     return _figure_table("start", runs, keys, body)
+
+
+def _best_mean(groups: Sequence[Group], key: tuple[str, str]) -> float | None:
+    """Return the highest of several means; None where there are no two to compare: a single run wins nothing."""
+    means = [figure.mean for group in groups if (figure := group.spread(*key)) and figure.std is not None]
+    return max(means) if len(means) > 1 else None
 
 
 def _headline_keys(runs: Sequence[RunSummary]) -> list[tuple[str, str]]:
@@ -108,14 +113,15 @@ def _figure_table(corner: str, runs: Sequence[RunSummary], keys: Sequence[tuple[
     )
 
 
-def _row(group: Group, keys: Sequence[tuple[str, str]], best: dict[tuple[str, str], float]) -> str:
+def _row(group: Group, keys: Sequence[tuple[str, str]], best: dict[tuple[str, str], float | None]) -> str:
     cells = []
     for key in keys:
         figure, r11 = group.spread(*key), group.spread(*key, key="AP_R11")
         if figure is None:
             cells.append("<td>-</td>")
             continue
-        text = f"<b>{figure.text}</b>" if figure.mean == best[key] > 0 else figure.text
+        is_best = figure.std is not None and figure.mean == best[key]
+        text = f"<b>{figure.text}</b>" if is_best else figure.text
         bar = f'class="bar" style="--part:{figure.mean:.1f}%"'
         coarse = f"<small>R11 {r11.text}</small><small>{r11.cliff_text}</small>" if r11 else ""
         cells.append(f"<td {bar}>{text}<small>{figure.range_text}</small>{coarse}</td>")

@@ -25,15 +25,16 @@ thead th { color:var(--soft); font-weight:600; text-align:center; border-bottom:
 tbody th, .left td { text-align:left } th small, td small { display:block }
 .setting th { background:var(--wash); color:var(--soft); font-size:14px !important }
 .results tbody th { font-size:16px } .results tbody td { font-size:16px } .results th,.results td { padding:7px 9px }
-.results tbody th small { white-space:normal; max-width:150px }
+.results tbody th small { white-space:normal; max-width:210px }
 .bar { background:linear-gradient(to right,var(--bar) var(--part),transparent var(--part)) no-repeat 0 100%/100% 4px }
 .charts,.pictures { display:grid; grid-template-columns:repeat(auto-fill,minmax(420px,1fr)); gap:16px; margin:12px 0 }
 .charts>*, .pictures>* { background:var(--wash); border-radius:10px; margin:0; padding:8px; max-width:540px }
 .pictures img { width:100%; display:block; border-radius:6px } figcaption { color:var(--soft); padding:6px 4px 2px }
 .chart { width:100%; height:auto; display:block } .chart text { fill:var(--ink); font-size:13px }
 .chart .title { font-weight:600; font-size:13.5px } .chart .tick { fill:var(--soft); font-size:11px }
+.chart .over { paint-order:stroke; stroke:var(--wash); stroke-width:4px; stroke-linejoin:round }
 .chart .grid { stroke:var(--line) } .chart .reference { stroke:var(--soft); stroke-dasharray:4 4 }
-.chart polyline { fill:none; stroke-width:1.8; stroke-linejoin:round; stroke:currentColor }
+.chart polyline { fill:none; stroke-width:1.8; stroke-linejoin:round; stroke:currentColor; stroke-opacity:.8 }
 .chart circle { fill:currentColor } .chart circle.run { fill-opacity:.55 }
 .chart circle.hollow { fill:var(--wash); stroke:currentColor; stroke-width:1.6 }
 .chart .spread { stroke:currentColor; stroke-width:1.4; stroke-opacity:.8 }

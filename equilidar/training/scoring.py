@@ -1,6 +1,5 @@
 """From detections of a labelled dataset to its official figures."""
 
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,10 @@ SIMULATED_OVERLAPS: Mapping[str, Sequence[float]] = {
     "Pedestrian": (0.5, 0.25),
     "Cyclist": (0.5, 0.25),
 }
+
+
+_Camera = tuple[np.ndarray, np.ndarray, tuple[int, int]]
+"""image_T_rect, rect_T_velo, (width, height) of the image in pixels."""
 
 
 @dataclass(frozen=True)
@@ -108,15 +111,16 @@ class KittiScorer:
         self.classes = [name.lower() for name in classes]
         # Official files are NNNNNN.txt; frames of several drives need the drive in their name.
         self._short_names = len({key.rsplit("/", 1)[-1] for key in dataset.keys}) == len(dataset.keys)
-        # Read once: the same frames are scored again and again.
-        self._truth_of = functools.cache(self._read_truth)
-        self._camera_of = functools.cache(self._read_camera)
+        # Read at the first use and kept: the same frames are scored again and again.
+        self._truth: KittiTable | None = None
+        self._cameras: list[_Camera] | None = None
 
     def __call__(self, detections: Mapping[str, Detections]) -> Score:
         """Evaluate; see `Scorer`."""
-        truth = KittiTable.concatenate([self._truth_of(index) for index in self.indices])
+        if self._truth is None:
+            self._truth = KittiTable.concatenate([self._read_truth(index) for index in self.indices])
         found = KittiTable.concatenate(self._rows(detections))
-        evaluated = KittiEvaluation(truth, found).figures()
+        evaluated = KittiEvaluation(self._truth, found).figures()
         figures = {name: evaluated[name] for name in self.classes}
         return Score(figures, _headline(figures, dict.fromkeys(figures, "3d")))
 
@@ -127,14 +131,16 @@ class KittiScorer:
             write_files(folder, rows)
 
     def _rows(self, detections: Mapping[str, Detections]) -> list[KittiTable]:
+        if self._cameras is None:
+            self._cameras = [self._read_camera(index) for index in self.indices]
         tables: list[KittiTable] = []
-        for index in self.indices:
+        for index, camera in zip(self.indices, self._cameras, strict=True):
             key = self.dataset.keys[index]
             found = detections.get(key, _nothing())
-            tables.append(to_kitti_rows(self._frame(key), found, self.dataset.class_names, *self._camera_of(index)))
+            tables.append(to_kitti_rows(self._frame(key), found, self.dataset.class_names, *camera))
         return tables
 
-    def _read_camera(self, index: int) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
+    def _read_camera(self, index: int) -> _Camera:
         calibration = self.dataset.calibration(index)
         return calibration.image_T_rect, calibration.rect_T_velo, self.dataset.image_size(index)
 

@@ -108,6 +108,23 @@ def test_lists_of_sequence_names_alone_are_compared_by_names(shelf: Path):
         LabelledSubset(Log(40, "labelled"), 0.2, 0, mode="sequence")
 
 
+def test_lists_recorded_from_one_copy_are_expected_of_the_next(shelf: Path, tmp_path: Path):
+    first = Log(40, "labelled")
+    recorded = write_lists(SubsetLists.make("log_train", first.keys, with_order=False), tmp_path)
+    assert LabelledSubset(first, 0.2, 1).listed is None  # nothing is published of this index
+    drawn = LabelledSubset(first, 0.2, 1, lists=recorded)
+    assert drawn.listed == "log_train_frame" and drawn.provenance()["labels"]["list"] == "log_train_frame"
+    assert SubsetLists.load(recorded).hashes["1"]["0.2"] == drawn.subset.hash
+    with pytest.raises(ValueError, match=r"40 frames with index hash .* this dataset has 36 frames"):
+        LabelledSubset(Log(36, "labelled"), 0.2, 1, lists=recorded)
+
+
+@pytest.mark.parametrize(("name", "num"), [("nuscenes", 700), ("waymo", 798), ("argoverse2", 700), ("once", 6)])
+def test_lists_of_public_splits_are_of_all_their_sequences(name: str, num: int):
+    lists = SubsetLists.load(published()[f"{name}_train_sequence"])
+    assert (lists.num, lists.mode, lists.order) == (num, "sequence", {})
+
+
 def test_seeds_and_fractions_that_are_not_listed_are_drawn_the_same_way(shelf: Path):
     write_lists(SubsetLists.make("log_train", _keys()), shelf)
     assert LabelledSubset(Log(40, "labelled"), 0.3, 77).listed == "log_train_frame"

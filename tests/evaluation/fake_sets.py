@@ -162,13 +162,13 @@ WRITERS = {
 
 
 def write_flow(folder: Path, estimate: Callable[[np.ndarray], np.ndarray] = lambda flow: flow) -> tuple[Path, Path]:
-    """Write two examples as the official folders of feather files."""
+    """Write two examples as the official folders of feather files; flows hold no ego motion."""
     rng = np.random.default_rng(0)
     for name in ("log-a/1.feather", "log-b/2.feather"):
-        flow = rng.normal(0, 0.1, (200, 3)) + np.array([0.8, 0.3, 0])
         category = rng.integers(0, 31, 200).astype(np.uint8)
         flags = {key: rng.random(200) < 0.9 for key in ("is_close", "is_valid")}
         moves = {"is_dynamic": (category > 0) & (rng.random(200) < 0.7)}
+        flow = (rng.normal(0, 0.1, (200, 3)) + np.array([0.8, 0.3, 0])) * moves["is_dynamic"][:, None]
         for side, values, more in (
             ("gt", flow, {"category_indices": category, **flags, **moves}),
             ("det", estimate(flow), moves),

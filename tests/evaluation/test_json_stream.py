@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from equilidar.evaluation import json_stream
 from equilidar.evaluation.json_stream import read_members, read_records
 
+# Integers of more than 64 bits become doubles; no format here has any.
+INTEGERS = st.integers(-(2**63), 2**64 - 1)
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    st.none() | st.booleans() | INTEGERS | st.floats(allow_nan=False) | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=20,
 )
@@ -64,6 +66,14 @@ def test_a_file_that_is_no_such_json(tmp_path: Path, text: str, message: str) ->
     path.write_text(text)
     with pytest.raises(ValueError, match=message):
         list(read_members(path, "results"))
+
+
+def test_what_only_the_standard_library_takes(tmp_path: Path) -> None:
+    path = tmp_path / "loose.json"
+    path.write_bytes(b'[[NaN, -Infinity, 1e400], "\\ud800", "\xff", NaN]')
+    numbers, surrogate, broken, last = read_records(path)
+    assert [repr(number) for number in (*numbers, last)] == ["nan", "-inf", "inf", "nan"]
+    assert (surrogate, broken) == ("\ud800", "\ufffd")
 
 
 def test_a_missing_file(tmp_path: Path) -> None:

@@ -104,11 +104,7 @@ FAULTS = {
         LISTS,
     ),
     "unknown class": Fault(lambda boxes: change_first(boxes, _replace(kind="dragon")), "unknown class .*known are"),
-    "NaN": Fault(
-        lambda boxes: change_first(boxes, _replace(x=math.nan)),
-        "(is nan|no finite number|not finite)",
-        CHECK + EVALUATE,
-    ),
+    "NaN": Fault(lambda boxes: change_first(boxes, _replace(x=math.nan)), "(is nan|no finite number|not finite)"),
     "NaN score": Fault(
         lambda boxes: change_first(boxes, _replace(score=math.nan)), "(is nan|no finite number|not finite|score is nan)"
     ),
@@ -181,6 +177,17 @@ def test_a_faulty_file_is_one_line_and_exit_code_2(
     message = FAULTS[fault].expected(name)
     assert message is not None
     _assert_refused(done, message)
+
+
+@pytest.mark.parametrize("name", LISTS)
+@pytest.mark.parametrize("fault", ["missing frame", "extra frame"])
+def test_evaluation_of_lists_names_frames_that_differ(fault: str, name: str, call: Call, tmp_path: Path) -> None:
+    words = _arguments(name, _write(fault, name, tmp_path), check=False)
+    for more, times in (([], 1), (["evaluator.sparse=true"], 0)):
+        done = call([*words, *more])
+        assert done.returncode == 0, done.stderr
+        named = re.findall(f"{FAULTS[fault].expected(name)}.*add evaluator.sparse=true", done.stdout)
+        assert len(named) == times, done.stdout
 
 
 @pytest.mark.parametrize("name", WRITERS)

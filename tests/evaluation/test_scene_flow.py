@@ -6,6 +6,7 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.feather
 import pytest
 
@@ -21,7 +22,7 @@ def _example(flow: list, estimate: list, category: list[int], *, moves: list[boo
     num = len(flow)
     yes, dynamic = np.ones(num, np.bool_), np.array(moves or [False] * num, dtype=np.bool_)
     kind = np.array(category, dtype=np.int64)
-    arrays = np.array(flow, dtype=np.float64), np.array(estimate, dtype=np.float64)
+    arrays = np.array(flow, dtype=np.float64), np.zeros((num, 3)), np.array(estimate, dtype=np.float64)
     return FlowExample("0", kind, yes, dynamic, yes, *arrays, dynamic)
 
 
@@ -51,9 +52,10 @@ def test_buckets_against_plain_loops() -> None:
     rng = np.random.default_rng(0)
     flow = rng.normal(0, 0.5, (400, 3)) * (rng.random((400, 1)) < 0.6)
     estimate = flow + rng.normal(0, 0.1, flow.shape)
-    example = _example(flow.tolist(), estimate.tolist(), rng.integers(0, 31, 400).tolist())
+    moves = (np.linalg.norm(flow, axis=1) >= 0.05).tolist()
+    example = _example(flow.tolist(), estimate.tolist(), rng.integers(0, 31, 400).tolist(), moves=moves)
     got = evaluate_scene_flow([example])["bucketed"]["all"]
-    edges = [*np.linspace(0, 1, 50), math.inf]
+    edges = [*(0.04 * step for step in range(51)), math.inf]
     for name, members in GROUPS.items():
         own = np.isin(example.category, [CATEGORY_TO_INDEX[member] for member in members])
         motion, error = np.linalg.norm(flow, axis=1), np.linalg.norm(estimate - flow, axis=1)
@@ -63,6 +65,44 @@ def test_buckets_against_plain_loops() -> None:
         assert got[name]["dynamic"] == pytest.approx(np.mean(expected))
     assert got["mean"]["dynamic"] == pytest.approx(np.mean([got[name]["dynamic"] for name in GROUPS]))
     assert not any(CATEGORY_TO_INDEX[member] == CONE for members in GROUPS.values() for member in members)
+
+
+def test_buckets_are_of_motion_against_the_world() -> None:
+    rng = np.random.default_rng(0)
+    motion = rng.normal(0, 0.5, (400, 3)) * (rng.random((400, 1)) < 0.3)
+    error, ego = rng.normal(0, 0.1, motion.shape), np.array([-1.2, 0.1, 0.0])
+    moves, kind = (np.linalg.norm(motion, axis=1) >= 0.05).tolist(), rng.integers(0, 31, 400).tolist()
+    still = evaluate_scene_flow([_example(motion.tolist(), (motion + error).tolist(), kind, moves=moves)])["bucketed"]
+    driving = _example((motion + ego).tolist(), (motion + error + ego).tolist(), kind, moves=moves)
+    assert evaluate_scene_flow([driving])["bucketed"] is None
+    driving.rest = np.tile(ego, (400, 1))
+    assert deviation(evaluate_scene_flow([driving])["bucketed"], still) < 1e-12
+
+
+def test_ego_motion_is_read_or_asked_for(tmp_path: Path) -> None:
+    truth, found = write_flow(tmp_path, lambda flow: flow + 0.05)
+    expected = SceneFlowEvaluator(truth, found).evaluate()
+    ego = tmp_path / "ego"
+    for side in (truth, found):
+        for path in sorted(side.rglob("*.feather")):
+            table = pyarrow.feather.read_table(path).to_pydict()
+            shifted = {**table, "flow_tx_m": (np.array(table["flow_tx_m"]) + 1).astype(np.float32)}
+            pyarrow.feather.write_feather(pa.table(shifted), path)
+            rest = ego / path.relative_to(side)
+            rest.parent.mkdir(parents=True, exist_ok=True)
+            zero = np.zeros(len(table["flow_tx_m"]))
+            flow = {"flow_tx_m": zero + 1, "flow_ty_m": zero, "flow_tz_m": zero}
+            pyarrow.feather.write_feather(pa.table({"is_dynamic": zero > 0, **flow}), rest)
+    evaluator = SceneFlowEvaluator(truth, found)
+    assert evaluator.evaluate()["bucketed"] is None
+    for text in (evaluator.table(evaluator.evaluate()), "\n".join(evaluator.check())):
+        assert "give evaluator.ego_motion=PATH" in text
+    informed = SceneFlowEvaluator(truth, found, ego)
+    assert deviation(informed.evaluate()["bucketed"], expected["bucketed"]) < 1e-3
+    assert "ego motion" not in "\n".join(informed.check())
+    next(ego.rglob("*.feather")).unlink()
+    with pytest.raises(ValueError, match="no estimate for 1 of 2"):
+        informed.evaluate()
 
 
 def test_a_perfect_estimate_has_no_error_and_nothing_is_an_error() -> None:

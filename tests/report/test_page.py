@@ -62,8 +62,8 @@ def test_the_page_is_whole_and_needs_nothing_else(tmp_path: Path) -> None:
     assert [entry.name for entry in path.parent.iterdir()] == ["report.html"]
     for expected in (
         "A title", "A note.", "Pretrained is 1.00 AP above scratch", "one run (seed 0)", "train/flow/regression",
-        "Pretraining: rotation accuracy", "chance: 1 in 10", "Pretraining: signs of collapse", "effective_rank",
-        "Finetuning: validation", "config hash", "git_commit", "0123456789abcdef", "2.13.0", "aa11",
+        "Pretraining: rotation accuracy", "chance: 1 in 10", "Pretraining: spread of features, gradients",
+        "effective_rank", "Finetuning: validation", "config hash", "git_commit", "0123456789abcdef", "2.13.0", "aa11",
     ):  # fmt: skip
         assert expected in text, expected
 

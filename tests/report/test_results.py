@@ -67,6 +67,12 @@ def test_a_worse_pretrained_row_is_shown_as_it_is(tmp_path: Path) -> None:
     assert "<b>38.50" not in table
 
 
+def test_a_single_run_wins_nothing(tmp_path: Path) -> None:
+    table = result_table(_runs(tmp_path, scratch=[40.0, 42.0], pretrained=[60.0]))
+    assert "<b>" not in table and "60.00" in table
+    assert "quickstart, labels not stated" in _text(table)
+
+
 def test_without_both_rows_nothing_is_compared(tmp_path: Path) -> None:
     assert verdict(_runs(tmp_path, scratch=[40.0])) == []
     assert paired_table(_runs(tmp_path, scratch=[40.0])) == ""

@@ -132,7 +132,8 @@ def test_killed_it_goes_on_to_the_same_detector(run: Path, tmp_path: Path) -> No
     assert losses(again) == losses(run)
     ours, theirs = (read_detector(folder / "detector.safetensors").tensors for folder in (again, run))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-    assert (again / "metrics.json").read_text() == (run / "metrics.json").read_text()
+    for name in ("metrics.json", "score_jitter.json"):
+        assert (again / name).read_text() == (run / name).read_text()
 
 
 def test_two_processes_give_the_losses_of_one_and_evaluate_each_sweep_once(run: Path, tmp_path: Path) -> None:

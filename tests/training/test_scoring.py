@@ -1,5 +1,6 @@
 """Scorers: a perfect detector is perfect, nothing outside the grid is asked for, official files come out."""
 
+import pickle
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from equilidar.data.subsets import LabelledSubset
 from equilidar.evaluation.kitti_files import read_results
 from equilidar.structures import Boxes3D, Detections, GridSpec, LabelledSweep
 from equilidar.training.scoring import KittiScorer, SimulatedScorer, scorer_for
+from tests.data.fake_kitti import write_object_data
 
 GRID = GridSpec.from_range([0.0, -25.6, -3.0, 51.2, 25.6, 1.0], [0.16, 0.16, 1 / 6])
 
@@ -78,6 +80,26 @@ def test_a_dataset_without_evaluation_is_refused(streets: SimulatedSweeps) -> No
 
     with pytest.raises(ValueError, match="bare has no official evaluation"):
         scorer_for(Bare(), ["Car"], GRID)
+
+
+def test_kitti_scorer_goes_to_other_processes(tmp_path: Path) -> None:
+    dataset = KittiObject(write_object_data(tmp_path), "all")
+    scorer = scorer_for(dataset, dataset.class_names, GRID)
+    detections = {key: as_found(dataset[i].boxes) for i, key in enumerate(dataset.keys)}
+    fresh = pickle.loads(pickle.dumps(scorer))
+    score = scorer(detections)
+    used = pickle.loads(pickle.dumps(scorer))
+    assert isinstance(scorer, KittiScorer) and fresh(detections) == score == used(detections)
+    assert score.figures["car"]["num_ground_truth"] == [3, 3, 3]
+
+
+def test_kitti_labels_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = KittiObject(write_object_data(tmp_path), "all")
+    scorer = scorer_for(dataset, dataset.class_names, GRID)
+    assert scorer({}).headline == 0
+    for name in ("objects", "calibration"):
+        monkeypatch.setattr(dataset, name, lambda index: pytest.fail("read again"))
+    assert scorer({}).headline == 0
 
 
 def test_sample_kitti_labels_as_detections_are_perfect(samples: Path, tmp_path: Path) -> None:
