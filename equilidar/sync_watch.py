@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,7 +33,8 @@ _WAITING = frozenset(
 # Calls that copy between host and device, and never reach the operators above on a CPU.
 _COPYING = frozenset({"tolist", "cpu", "numpy", "new_tensor"})
 _MADE_FROM_HOST = frozenset({"tensor", "as_tensor"})
-_OWN_FILES = ("equilidar/sync_watch.py", "equilidar/structures/host_sync.py")
+_PACKAGE = Path(__file__).parent
+_NO_PLACE = (str(_PACKAGE / "sync_watch.py"), str(_PACKAGE / "structures" / "host_sync.py"), "<")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +130,11 @@ def _has_list(index: Any) -> bool:
 
 
 def _place() -> str | None:
-    frames = [frame for frame in traceback.extract_stack() if not frame.filename.endswith(_OWN_FILES)]
+    # A name in brackets is generated code: the shape checks that tests run under.
+    frames = [frame for frame in traceback.extract_stack() if not frame.filename.startswith(_NO_PLACE)]
     # torch's optimizers read their step counters, which they keep on the host.
     if any("/torch/optim/" in frame.filename for frame in frames):
         return None
-    own = [frame for frame in frames if "/equilidar/" in frame.filename]
-    frame = (own or frames)[-1]
+    own = [frame for frame in frames if frame.filename.startswith(f"{_PACKAGE}/")]
+    frame = (own or [frame for frame in frames if "/site-packages/" not in frame.filename] or frames)[-1]
     return f"{frame.filename}:{frame.lineno}: {frame.line}"
