@@ -130,11 +130,16 @@ def _has_list(index: Any) -> bool:
 
 
 def _place() -> str | None:
-    # A name in brackets is generated code: the shape checks that tests run under.
-    frames = [frame for frame in traceback.extract_stack() if not frame.filename.startswith(_NO_PLACE)]
-    # torch's optimizers read their step counters, which they keep on the host.
-    if any("/torch/optim/" in frame.filename for frame in frames):
+    frames = [frame for frame in traceback.extract_stack() if not _is_wrapper(frame.filename)]
+    # torch's optimizers read their step counters, which they keep on the host; what their closure calls counts.
+    callers = [frame for frame in frames if "/torch/" not in frame.filename or "/torch/optim/" in frame.filename]
+    if callers and "/torch/optim/" in callers[-1].filename:
         return None
     own = [frame for frame in frames if frame.filename.startswith(f"{_PACKAGE}/")]
     frame = (own or [frame for frame in frames if "/site-packages/" not in frame.filename] or frames)[-1]
     return f"{frame.filename}:{frame.lineno}: {frame.line}"
+
+
+def _is_wrapper(filename: str) -> bool:
+    """Tell whether a file is this module, or one of the shape checks that tests run under (partly generated code)."""
+    return filename.startswith(_NO_PLACE) or "/jaxtyping/" in filename

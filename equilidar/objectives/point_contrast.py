@@ -18,7 +18,7 @@ from equilidar.ops.interpolate import interpolate_voxels
 from equilidar.structures import BackboneFeatures, GridSpec, LossTerms, PairFeatures, SparseVoxels, View
 from equilidar.structures import offsets as batch_offsets
 from equilidar.structures.grid import IntTriple
-from equilidar.structures.host_sync import allowed_sync
+from equilidar.structures.host_sync import allowed_sync, rows_where
 
 BEV = "bev"
 Interpolation = Literal["nearest", "trilinear"]
@@ -109,7 +109,7 @@ class PointContrast(nn.Module):
         """Return view a's unit-norm features at the sampled points."""
         with looked_at(self.projector):
             x_a, _, known, _ = self._embed(pair)
-        return {"points": x_a[known]}
+        return {"points": x_a[rows_where(known, "a look, every so many steps")]}
 
     def _embed(self, pair: PairFeatures) -> tuple[Tensor, Tensor, Bool[Tensor, " P"], Int64[Tensor, " B1"]]:
         """Return unit-norm features of both views at sampled matches, which are known, and batch offsets."""

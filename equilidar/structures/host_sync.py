@@ -23,7 +23,7 @@ def allowed_sync(reason: str) -> Iterator[None]:
     Args:
         reason: what has to be known on the host; for whoever reads the code, and for `current_reason`.
     """
-    mode = torch.cuda.get_sync_debug_mode() if torch.cuda.is_available() else 0
+    mode = torch.cuda.get_sync_debug_mode() if torch.cuda.is_initialized() else 0
     _reasons.append(reason)
     if mode:
         torch.cuda.set_sync_debug_mode("default")
