@@ -138,6 +138,7 @@ def main() -> int:
     name = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
     precision = arguments.precision or ("bf16" if device.type == "cuda" else "fp32")
     dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
     results = []
     for batch_size in arguments.batch_size:
         for deterministic in [False, True] if arguments.deterministic else [False]:
@@ -151,8 +152,8 @@ def main() -> int:
             mode = ", deterministic" if deterministic else ""
             print(f"{name}, {precision}{mode}, batch {batch_size}: {found['pairs_per_second']:.2f} pairs/s{memory}")
             print(f"  {shares}", flush=True)
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps(results, indent=1))
+            # Now: a larger batch may not fit.
+            arguments.output.write_text(json.dumps(results, indent=1))
     return 0
 
 
