@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -73,7 +73,7 @@ class Step:
             views = self.pipeline(batch, flow)
         autocast = torch.autocast(self.device.type, self.precision, enabled=self.precision is not None)
         with clock("encode"), autocast:
-            features = encode_views(views, self.backbone, self.target.network)
+            features = encode_views(views, self.backbone, cast(Any, self.target.network))
         with clock("objectives"):
             loss = self.objective(features).total()
         with clock("backward"):
