@@ -18,8 +18,8 @@ _MAX_BYTES = 64 << 20
 _PURE_SOURCE = "antlr4-python3-runtime"  # published as source only; pure Python
 _PINNED = [
     *("hydra-core", "omegaconf", "torchdata", "jaxtyping", "wadler_lindig", "beartype", "safetensors"),
-    *("hypothesis", "pytest-timeout", "shapely"),
-    *("pccm", "ccimport", "fire", "termcolor", "lark", "portalocker"),  # of spconv
+    *("hypothesis", "sortedcontainers", "pytest-timeout", "shapely"),
+    *("pccm", "ccimport", "pybind11", "ninja", "fire", "termcolor", "lark", "portalocker"),  # of spconv
 ]
 # The last line of spconv with CUDA; runs on drivers of CUDA 12.6 and later. cumm 0.8 changed its interface.
 _SPCONV = ("spconv-cu126==2.3.8", "cumm-cu126==0.7.11")

@@ -38,10 +38,10 @@ def kitti(frame: str = "000008") -> Frame:
 
 
 def kitti_pair() -> tuple[Frame, Frame]:
-    """Return two consecutive full KITTI sweeps of about 113,000 points, else simulated ones."""
+    """Return two consecutive full KITTI sweeps of about 113,000 points, else simulated ones of about 119,000."""
     folder = samples() / "kitti_raw" / "2011_09_26_drive_0052_sync" / "velodyne_points"
     first, second = (_bin(f"KITTI raw 0052 {n}", folder / f"{n:010d}.bin", 4) for n in (5, 6))
-    return (first, second) if first and second else (simulated(0), simulated(1))
+    return (first, second) if first and second else (simulated(0, 2083), simulated(1, 2083))
 
 
 def others() -> dict[str, Frame]:
@@ -57,11 +57,13 @@ def others() -> dict[str, Frame]:
     return {name: frame for name, frame in found.items() if frame is not None}
 
 
-def simulated(index: int = 0) -> Frame:
-    """Return a simulated HDL-64E sweep of about 60,000 points."""
+def simulated(index: int = 0, azimuth_steps: int = 1024) -> Frame:
+    """Return a simulated sweep of 64 beams, by default of about 60,000 points; an HDL-64E takes 2083 steps a turn."""
     from equilidar.data.simulator import SimulatedPairs
 
-    sweep = SimulatedPairs(num_sequences=1, frames_per_sequence=index + 2)[index].source
+    sweep = SimulatedPairs({"azimuth_steps": azimuth_steps}, num_sequences=1, frames_per_sequence=index + 2)[
+        index
+    ].source
     return Frame(f"simulated {index}", sweep.xyz, sweep.features[:, :1])
 
 

@@ -13,9 +13,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.stopwatch import Stopwatch
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = ("flow", "views", "encode", "objectives", "backward", "optimizer")
@@ -69,7 +73,7 @@ class Step:
             views = self.pipeline(batch, flow)
         autocast = torch.autocast(self.device.type, self.precision, enabled=self.precision is not None)
         with clock("encode"), autocast:
-            features = encode_views(views, self.backbone, self.target.network)
+            features = encode_views(views, self.backbone, cast(Any, self.target.network))
         with clock("objectives"):
             loss = self.objective(features).total()
         with clock("backward"):
@@ -104,17 +108,18 @@ def measure(step: Step, batches: list[Any], steps: int) -> dict[str, Any]:
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
     wait()
-    begin = time.perf_counter()
+    watch = Stopwatch()
     for i in range(steps):
         step(batches[i % len(batches)], free)
     wait()
-    seconds = (time.perf_counter() - begin) / steps
+    spent_in_all = watch.lap()
     for batch in batches:
         step(batch, timed)
     whole = sum(statistics.median(times) for times in spent.values())
     pairs = batches[0].batch_size
     return {
-        "pairs_per_second": pairs / seconds,
+        "pairs_per_second": pairs * steps / spent_in_all.wall,
+        "cpu_seconds_per_pair": spent_in_all.cpu / (pairs * steps),
         "batch_size": pairs,
         "points_per_pair": len(batches[0].source.xyz) // pairs + len(batches[0].target.xyz) // pairs,
         "peak_gib": torch.cuda.max_memory_allocated() / 2**30 if on_gpu else None,
@@ -138,6 +143,7 @@ def main() -> int:
     name = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
     precision = arguments.precision or ("bf16" if device.type == "cuda" else "fp32")
     dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
     results = []
     for batch_size in arguments.batch_size:
         for deterministic in [False, True] if arguments.deterministic else [False]:
@@ -147,15 +153,15 @@ def main() -> int:
             found |= {"device": name, "precision": precision, "deterministic": deterministic}
             results.append(found)
             shares = ", ".join(f"{stage} {share:.0%}" for stage, share in found["share"].items())
-            memory = "" if found["peak_gib"] is None else f", peak {found['peak_gib']:.1f} GiB"
+            costs = "" if found["peak_gib"] is None else f", peak {found['peak_gib']:.1f} GiB"
+            costs += f", {found['cpu_seconds_per_pair']:.3f} s of the processor for each pair"
             mode = ", deterministic" if deterministic else ""
-            print(f"{name}, {precision}{mode}, batch {batch_size}: {found['pairs_per_second']:.2f} pairs/s{memory}")
+            print(f"{name}, {precision}{mode}, batch {batch_size}: {found['pairs_per_second']:.2f} pairs/s{costs}")
             print(f"  {shares}", flush=True)
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps(results, indent=1))
+            # Now: a larger batch may not fit.
+            arguments.output.write_text(json.dumps(results, indent=1))
     return 0
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT))
     sys.exit(main())

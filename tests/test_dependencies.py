@@ -25,8 +25,9 @@ LAYERS = {
     "checkpoint": {"structures", "backbones"},
     "report": {"structures", "ops", "data", "evaluation"},
     "testing": {"structures", "ops"},
+    "sync_watch": {"structures"},
 }
-LAYERS["training"] = {*LAYERS} - {"testing"}
+LAYERS["training"] = {*LAYERS} - {"testing", "sync_watch"}
 # What the tools of the same names do: above everything else.
 LAYERS |= {"doctor": {*LAYERS}, "quickstart": {*LAYERS}}
 

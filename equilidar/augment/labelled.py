@@ -32,7 +32,7 @@ class LabelledAugmentation:
     def __call__(self, batch: LabelledBatch) -> LabelledBatch:
         """Return the moved batch; the draw follows from each sample's seed alone."""
         transform = self.group.sample(batch.seeds, STREAM_LABELLED).affine()
-        boxes = batch.boxes.transformed(transform)
+        boxes = batch.boxes.transformed(transform, trusted=True)
         return LabelledBatch(
             batch.points.transformed(transform),
             boxes.select(self.grid.contains(boxes.center)),

@@ -21,6 +21,7 @@ from equilidar.structures import (
     WarpedSource,
 )
 from equilidar.structures import offsets as batch_offsets
+from equilidar.structures.host_sync import rows_where
 
 STREAM_A, STREAM_B, STREAM_TEMPORAL = 0, 1, 2
 
@@ -97,7 +98,7 @@ class ViewPipeline:
         shown &= self.crop(sweep.xyz if self.crop_then_rotate else moved)
         if self.ego_radius > 0:
             shown &= sweep.xyz[:, :2].square().sum(1) > self.ego_radius**2
-        origin = shown.nonzero()[:, 0]
+        origin = rows_where(shown, "number of points that a view shows")
         # Rows before an item's first are rows before it that are shown.
         offsets = torch.searchsorted(origin, sweep.offsets)
         points = PointCloudBatch(moved[origin], sweep.features[origin], offsets, sweep.channels)
@@ -128,5 +129,6 @@ def match_views(a: View, b: View, num_points: int) -> tuple[Int64[Tensor, "P 2"]
     row_in_b[b.origin] = torch.arange(len(b.origin), device=b.origin.device)
     partner = row_in_b[a.origin]
     matched = partner >= 0
-    matches = torch.stack([matched.nonzero()[:, 0], partner[matched]], 1)
+    rows = rows_where(matched, "number of points that both views show")
+    matches = torch.stack([rows, partner[rows]], 1)
     return matches, batch_offsets.after_mask(a.points.offsets, matched)

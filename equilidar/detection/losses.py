@@ -10,6 +10,7 @@ from torch import Tensor
 from equilidar.detection.predictions import AnchorPredictions
 from equilidar.detection.targets import AnchorTargets
 from equilidar.structures import LossTerms
+from equilidar.structures.host_sync import rows_where
 
 
 def sigmoid_focal_loss(
@@ -70,16 +71,18 @@ class AnchorLoss:
         num_positive = positive.sum(1)
         share = 1 / (num_positive.clamp(min=1) * len(logits))  # (B,)
 
-        one_hot = F.one_hot(targets.labels.clamp(min=0), logits.shape[-1] + 1)[..., 1:].to(logits.dtype)
+        # Not `F.one_hot`, which looks at the values.
+        classes = torch.arange(1, logits.shape[-1] + 1, device=logits.device)
+        one_hot = (targets.labels[..., None] == classes).to(logits.dtype)
         focal = sigmoid_focal_loss(logits, one_hot, alpha=self.alpha, gamma=self.gamma).sum(-1)
         focal = torch.where(targets.labels >= 0, focal, 0.0)
 
         # Only positive rows: they are a handful among 200,000, and the rest has no target.
-        item = positive.nonzero()[:, 0]
-        box = box_residual_loss(predictions.box_deltas[positive].float(), targets.boxes[positive], beta=self.beta)
-        turn = F.cross_entropy(
-            predictions.direction_logits[positive].float(), targets.directions[positive], reduction="none"
-        )
+        rows = rows_where(positive.flatten(), "number of positive anchors")
+        deltas, turns = predictions.box_deltas.flatten(0, 1)[rows], predictions.direction_logits.flatten(0, 1)[rows]
+        box = box_residual_loss(deltas.float(), targets.boxes.flatten(0, 1)[rows], beta=self.beta)
+        turn = F.cross_entropy(turns.float(), targets.directions.flatten()[rows], reduction="none")
+        item = rows // positive.shape[1]
         return LossTerms(
             {
                 "classification": (focal.sum(1) * share).sum(),

@@ -18,6 +18,7 @@ from equilidar.detection.predictions import AnchorPredictions
 from equilidar.detection.targets import assign_targets
 from equilidar.structures import BackboneFeatures, Boxes3D, Detections, LossTerms, PointCloudBatch
 from equilidar.structures.grid import GridSpec
+from equilidar.structures.host_sync import allowed_sync
 
 
 @runtime_checkable
@@ -150,8 +151,9 @@ def build_second(
 def _check_boxes(boxes: Boxes3D, keys: Sequence[str]) -> None:
     rows = boxes.as_tensor()
     usable = torch.isfinite(rows).all(1) & (boxes.size > 0).all(1)
-    if bool(usable.all()):  # a host sync: a broken label must stop here, not as a NaN loss later
-        return
+    with allowed_sync("a broken label must stop here, not as a loss that is not finite later"):
+        if bool(usable.all()):
+            return
     row = int((~usable).nonzero()[0, 0])
     item = int(boxes.batch_index[row])
     name = f"sweep {keys[item]}" if item < len(keys) else f"sweep {item} of the batch"

@@ -31,6 +31,4 @@ def cells_of_points(
     grid: GridSpec, stride: IntTriple, xyz: Float[Tensor, "N 3"], batch_index: Int64[Tensor, " N"]
 ) -> Int64[Tensor, "N 4"]:
     """Return each point's cell [batch, z, y, x] at a stride; outside the grid it is a cell outside."""
-    steps = torch.tensor(stride, device=xyz.device)
-    index = grid.index_xyz(xyz).flip(1).div(steps, rounding_mode="floor")
-    return torch.cat([batch_index[:, None], index], 1)
+    return torch.cat([batch_index[:, None], grid.index_zyx(xyz, stride)], 1)

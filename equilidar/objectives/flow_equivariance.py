@@ -19,6 +19,7 @@ from equilidar.objectives.switches import one_of
 from equilidar.ops.flow_pairing import warp_to_cells
 from equilidar.ops.interpolate import find_cells
 from equilidar.structures import BackboneFeatures, BEVCells, LossTerms, PairFeatures, SparseVoxels, WarpedSource
+from equilidar.structures.host_sync import rows_where
 
 Reduction = Literal["mean", "max"]
 
@@ -105,10 +106,10 @@ class FlowEquivariance(nn.Module):
         predicted = self.predictor(self.projector(cells.features))[warp.reached]
         projected = self._target(warp.features)
         distance = squared_distance(predicted, projected, self.form)
-        area = predicted.new_tensor(float(cells.batch_size * cells.shape[1] * cells.shape[2]), dtype=torch.float32)
+        area = distance.new_full((), float(cells.batch_size * cells.shape[1] * cells.shape[2]))
         term = masked_mean(distance, warp.weight, count=area if self.normaliser == "HW" else None)
         metrics = {
-            "pairs": all_processes_sum(distance.new_tensor(float(len(distance)))),
+            "pairs": all_processes_sum(distance.new_full((), float(len(distance)))),
             "paired_points": masked_mean(warp.paired.float()),
             "reached_cells": masked_mean(_as_mask(warp.reached, len(cells.features))),
         }
@@ -139,8 +140,12 @@ class FlowEquivariance(nn.Module):
         num_cells = len(cells.features)
         with torch.no_grad() if self.stop_gradient else nullcontext():
             carried, total = warp_to_cells(source.features, start, end, num_cells, self.collisions, weight)
-        arrivals = torch.zeros_like(total).index_add(0, end[paired], torch.ones_like(weight[paired]))
-        reached = arrivals.nonzero()[:, 0]
+        # One more cell, for points that reach none.
+        counted = total.new_zeros(num_cells + 1).index_add(
+            0, torch.where(paired, end, num_cells), paired.to(total.dtype)
+        )
+        arrivals = counted[:num_cells]
+        reached = rows_where(arrivals > 0, "number of cells reached")
         # A cell's confidence is the mean of those of its points, not their sum: cells count alike, near or far.
         return _Warp(carried[reached], reached, (total / arrivals)[reached], paired)
 

@@ -18,6 +18,7 @@ from equilidar.ops.interpolate import interpolate_voxels
 from equilidar.structures import BackboneFeatures, GridSpec, LossTerms, PairFeatures, SparseVoxels, View
 from equilidar.structures import offsets as batch_offsets
 from equilidar.structures.grid import IntTriple
+from equilidar.structures.host_sync import allowed_sync, rows_where
 
 BEV = "bev"
 Interpolation = Literal["nearest", "trilinear"]
@@ -90,7 +91,7 @@ class PointContrast(nn.Module):
         pooled = self.negatives == "batch"
         groups = torch.stack([offsets[0], offsets[-1]]) if pooled else offsets
         losses, correct = info_nce(x_a, x_b, known, groups, self.temperature)
-        clouds = losses.new_tensor(float(pair.views.batch_size))
+        clouds = losses.new_full((), float(pair.views.batch_size))
         term = masked_mean(losses, known, count=clouds if self.reduction == "sum" else None)
         matched = torch.zeros_like(pair.views.a.origin).index_fill(0, pair.views.matches[:, 0], 1)
         metrics = {
@@ -108,7 +109,7 @@ class PointContrast(nn.Module):
         """Return view a's unit-norm features at the sampled points."""
         with looked_at(self.projector):
             x_a, _, known, _ = self._embed(pair)
-        return {"points": x_a[known]}
+        return {"points": x_a[rows_where(known, "a look, every so many steps")]}
 
     def _embed(self, pair: PairFeatures) -> tuple[Tensor, Tensor, Bool[Tensor, " P"], Int64[Tensor, " B1"]]:
         """Return unit-norm features of both views at sampled matches, which are known, and batch offsets."""
@@ -176,5 +177,8 @@ def info_nce(
 
 
 def _longest(offsets: Tensor) -> int:
-    # Waits for the device, as selecting the pairs did just before; padding to a fixed size would cost its square.
-    return int(offsets.diff().max()) if len(offsets) > 1 else 0
+    if len(offsets) < 2:
+        return 0
+    # Selecting the pairs waited just before, so that little is left to wait for; a fixed size would cost its square.
+    with allowed_sync("size of the table of similarities"):
+        return int(offsets.diff().max())

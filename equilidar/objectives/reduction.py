@@ -11,6 +11,8 @@ import torch.distributed as dist
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
+from equilidar.structures.host_sync import allowed_sync
+
 
 def masked_mean(
     values: Float[Tensor, " N"], weights: Shaped[Tensor, " N"] | None = None, *, count: Tensor | None = None
@@ -36,6 +38,14 @@ def all_processes_sum(value: Tensor) -> Tensor:
     if num_processes() > 1:
         dist.all_reduce(value)
     return value
+
+
+def any_process(is_so: bool, device: torch.device) -> bool:
+    """Tell whether something is so in any process."""
+    if num_processes() == 1:
+        return is_so
+    with allowed_sync("all processes must know, or those that go on wait for the others for ever"):
+        return bool(all_processes_sum(torch.tensor(float(is_so), device=device)) > 0)
 
 
 def num_processes() -> int:

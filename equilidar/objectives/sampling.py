@@ -9,6 +9,7 @@ from equilidar.ops.rulebook import cell_keys
 from equilidar.structures import GridSpec, ViewPair
 from equilidar.structures import offsets as batch_offsets
 from equilidar.structures.grid import IntTriple
+from equilidar.structures.host_sync import rows_where
 from equilidar.structures.seeding import random_keys
 
 STREAM_PAIRS = 200
@@ -39,10 +40,17 @@ def sample_matches(
         for column, view in enumerate((views.a, views.b)):
             xyz = view.points.xyz[matches[:, column]]
             cells = cells_of_points(grid, stride, xyz, item)
-            group = cell_keys(cells, cells_along(grid, stride)).unique(return_inverse=True)[1]
+            group = _groups(cell_keys(cells, cells_along(grid, stride)))
             chosen &= _first_of_each(group, rank, chosen)
     chosen &= _place_sorted(item, rank, chosen) - offsets[item] < max_pairs
-    return matches[chosen], batch_offsets.after_mask(offsets, chosen)
+    return matches[rows_where(chosen, "number of sampled pairs")], batch_offsets.after_mask(offsets, chosen)
+
+
+def _groups(keys: Int64[Tensor, " N"]) -> Int64[Tensor, " N"]:
+    """Number the distinct keys by rising value; as `unique`'s inverse, without asking how many there are."""
+    ordered, order = keys.sort()
+    starts = (ordered.diff(prepend=ordered[:1]) != 0).cumsum(0)
+    return torch.empty_like(keys).index_copy(0, order, starts)
 
 
 def _ranks(keys: Tensor) -> Int64[Tensor, " N"]:

@@ -82,11 +82,9 @@ def voxel_query(
     if len(max_range) != 3 or min(max_range) < 0:
         raise ValueError(f"max_range must be three numbers of cells (z, y, x), not negative, got {max_range}")
     _check_ball(radius, k)
-    stride = torch.tensor(voxels.stride, device=centers.device)
-    cells = voxels.grid.index_xyz(centers).flip(1).div(stride, rounding_mode="floor")
     # The item of a center that is not finite is none.
     item = torch.where(centers.isfinite().all(1), batch_index, -1)
-    cells = torch.cat([item[:, None], cells], 1)
+    cells = torch.cat([item[:, None], voxels.grid.index_zyx(centers, voxels.stride)], 1)
     limits = [voxels.batch_size, *voxels.shape]
     return _voxel_query(voxels.coords, voxels.centers().to(centers), limits, centers, cells, list(max_range), radius, k)
 

@@ -1,6 +1,5 @@
 """Features of sparse voxels at points."""
 
-import itertools
 from typing import Any, Literal
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 from equilidar.ops._registration import define_op
 from equilidar.ops.rulebook import cell_keys
 from equilidar.structures import SparseVoxels
+from equilidar.structures.host_sync import constants
 
 
 def interpolate_voxels(
@@ -35,8 +35,7 @@ def interpolate_voxels(
         ValueError: unknown mode.
     """
     if mode == "nearest":
-        stride = torch.tensor(voxels.stride, device=xyz.device)
-        cells = voxels.grid.index_xyz(xyz).flip(1).div(stride, rounding_mode="floor")
+        cells = voxels.grid.index_zyx(xyz, voxels.stride)
         rows = find_cells(voxels, torch.cat([batch_index[:, None], cells], 1))[:, None]
         weights = torch.ones_like(rows, dtype=xyz.dtype)
     elif mode == "trilinear":
@@ -68,15 +67,16 @@ def _find_reference(coords: Tensor, cells: Tensor, limits: list[int]) -> Tensor:
 
 def _corner_rows_and_weights(voxels: SparseVoxels, xyz: Tensor, batch_index: Tensor) -> tuple[Tensor, Tensor]:
     """Return (N, 8) rows of the surrounding cells, -1 if empty, and their trilinear weights."""
-    low = torch.tensor(voxels.grid.low, device=xyz.device, dtype=xyz.dtype)
-    size = torch.tensor(voxels.grid.cell_size(voxels.stride), device=xyz.device, dtype=xyz.dtype)
+    low = constants(voxels.grid.low, device=xyz.device, dtype=xyz.dtype)
+    size = constants(voxels.grid.cell_size(voxels.stride), device=xyz.device, dtype=xyz.dtype)
     # In units of cells, so that the center of cell i is at i.
     position = ((xyz - low) / size - 0.5).flip(1)
     lowest = position.floor()
     fraction = position - lowest
-    corners = torch.tensor(list(itertools.product((0, 1), repeat=3)), device=xyz.device)
-    cells = (lowest.long()[:, None] + corners).flatten(0, 1)
-    weights = torch.where(corners.bool(), fraction[:, None], 1 - fraction[:, None]).prod(2)
+    # The bits of 0..7 are the corners, (z, y, x).
+    upper = (torch.arange(8, device=xyz.device)[:, None] & constants((4, 2, 1), device=xyz.device)) > 0
+    cells = (lowest.long()[:, None] + upper).flatten(0, 1)
+    weights = torch.where(upper, fraction[:, None], 1 - fraction[:, None]).prod(2)
     rows = find_cells(voxels, torch.cat([batch_index.repeat_interleave(8)[:, None], cells], 1))
     return rows.view(-1, 8), weights
 

@@ -12,8 +12,10 @@ from torch import Tensor
 
 from equilidar.ops._registration import define_op
 from equilidar.ops.rotated_iou import bev_iou_pairs, near_pairs
+from equilidar.structures.host_sync import allowed_sync
 
 _BLOCK = 512
+_SIZE = "number of boxes kept"
 
 # Given rows of kept and of other boxes, positions in both of those where the kept one suppresses the other.
 _Pairs = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -52,7 +54,8 @@ def nms_batched(
         ValueError: the threshold is not within 0..1.
     """
     _check_iou_threshold(iou_threshold)
-    return _rotated_nms(boxes, scores, groups, iou_threshold)
+    with allowed_sync(_SIZE):
+        return _rotated_nms(boxes, scores, groups, iou_threshold)
 
 
 def axis_aligned_nms(
@@ -79,7 +82,8 @@ def axis_aligned_nms(
         ValueError: the threshold is not within 0..1.
     """
     _check_iou_threshold(iou_threshold)
-    return _axis_aligned_nms(boxes, scores, _one_group(scores) if groups is None else groups, iou_threshold)
+    with allowed_sync(_SIZE):
+        return _axis_aligned_nms(boxes, scores, _one_group(scores) if groups is None else groups, iou_threshold)
 
 
 def circle_nms(
@@ -108,7 +112,8 @@ def circle_nms(
     """
     if not radius >= 0:
         raise ValueError(f"radius must be at least 0 metres, got {radius}")
-    return _circle_nms(centers, scores, _one_group(scores) if groups is None else groups, radius)
+    with allowed_sync(_SIZE):
+        return _circle_nms(centers, scores, _one_group(scores) if groups is None else groups, radius)
 
 
 def _one_group(scores: Tensor) -> Tensor:

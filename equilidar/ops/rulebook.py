@@ -18,6 +18,7 @@ from jaxtyping import Int, Int32, Int64
 from torch import Tensor
 
 from equilidar.ops._registration import define_op
+from equilidar.structures.host_sync import allowed_sync
 
 IntTriple = tuple[int, int, int]
 _MAX_CELLS = 1 << 47
@@ -62,9 +63,10 @@ def submanifold_rulebook(coords: Int32[Tensor, "V 4"], shape: IntTriple, kernel:
     if any(size < 1 or size % 2 == 0 for size in kernel):
         raise ValueError(f"kernel of a submanifold convolution must be odd along every axis, got {tuple(kernel)}")
     check_cells(shape)
-    in_rows, out_rows, counts = _submanifold_pairs(coords, shape, kernel)
-    center = math.prod(kernel) // 2
-    return Rulebook(in_rows, out_rows, tuple(counts.tolist()), center, len(coords), len(coords))
+    with allowed_sync("size of the rulebook"):
+        in_rows, out_rows, counts = _submanifold_pairs(coords, shape, kernel)
+        per_offset = tuple(counts.tolist())
+    return Rulebook(in_rows, out_rows, per_offset, math.prod(kernel) // 2, len(coords), len(coords))
 
 
 def strided_rulebook(
@@ -84,8 +86,10 @@ def strided_rulebook(
     """
     output_shape(shape, kernel, stride, padding)
     check_cells(shape)
-    in_rows, out_rows, counts, out_coords = _strided_pairs(coords, shape, kernel, stride, padding)
-    return Rulebook(in_rows, out_rows, tuple(counts.tolist()), -1, len(coords), len(out_coords)), out_coords
+    with allowed_sync("size of the rulebook, number of output cells"):
+        in_rows, out_rows, counts, out_coords = _strided_pairs(coords, shape, kernel, stride, padding)
+        per_offset = tuple(counts.tolist())
+    return Rulebook(in_rows, out_rows, per_offset, -1, len(coords), len(out_coords)), out_coords
 
 
 def output_shape(shape: IntTriple, kernel: IntTriple, stride: IntTriple, padding: IntTriple) -> IntTriple:

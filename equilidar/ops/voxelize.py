@@ -14,6 +14,7 @@ from equilidar.ops._registration import define_op
 from equilidar.ops.rulebook import cell_keys, cells_of_keys, check_cells
 from equilidar.structures import GridSpec, PointCloudBatch, SparseVoxels
 from equilidar.structures import offsets as batch_offsets
+from equilidar.structures.host_sync import allowed_sync
 
 
 @dataclass(slots=True)
@@ -60,7 +61,8 @@ def occupied_voxels(
         The row of each point's voxel, -1 for points outside the grid, and the occupied voxels [batch, z, y, x], sorted.
     """
     check_cells(grid.shape)
-    return _voxel_rows(xyz, offsets, grid.low, grid.high, grid.voxel_size)
+    with allowed_sync("number of occupied voxels"):
+        return _voxel_rows(xyz, offsets, grid.low, grid.high, grid.voxel_size)
 
 
 def voxelize_mean(points: PointCloudBatch, grid: GridSpec) -> SparseVoxels:
@@ -75,7 +77,10 @@ def voxelize_mean(points: PointCloudBatch, grid: GridSpec) -> SparseVoxels:
     else:
         # Clouds are seldom differentiated: one op does all, without a gradient.
         check_cells(grid.shape)
-        means, coords = _voxel_means(points.xyz, points.features, points.offsets, grid.low, grid.high, grid.voxel_size)
+        with allowed_sync("number of occupied voxels"):
+            means, coords = _voxel_means(
+                points.xyz, points.features, points.offsets, grid.low, grid.high, grid.voxel_size
+            )
     return SparseVoxels(coords, means, grid, grid.shape, (1, 1, 1), points.batch_size)
 
 

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from equilidar.structures import offsets as batch_offsets
+from equilidar.structures.host_sync import rows_where
 from equilidar.structures.moving import Movable
 from equilidar.structures.transform import Affine3
 
@@ -24,6 +25,12 @@ _CORNERS = torch.tensor(
 def wrap_angle(angle: Tensor) -> Tensor:
     """Wrap radians to [-pi, pi)."""
     return torch.remainder(angle + math.pi, 2 * math.pi) - math.pi
+
+
+def _keeps_boxes_upright(transform: Affine3) -> bool:
+    vertical = transform.linear[:, 2, 2]
+    tilt = torch.cat([transform.linear[:, 2, :2], transform.linear[:, :2, 2]], 1).abs().amax(1)
+    return transform.is_similarity() and bool(((tilt <= 1e-4 * vertical.abs()) & (vertical > 0)).all())
 
 
 @dataclass(slots=True)
@@ -127,26 +134,33 @@ class Boxes3D(Movable):
 
     def select(self, mask: Bool[Tensor, " M"]) -> "Boxes3D":
         """Keep the boxes where `mask` is true, in their order."""
+        return self.rows(rows_where(mask, "number of boxes kept"), batch_offsets.after_mask(self.offsets, mask))
+
+    def rows(self, rows: Int64[Tensor, " K"], offsets: Int64[Tensor, " B1"]) -> "Boxes3D":
+        """Return the boxes of some rows, which belong to items by `offsets`."""
         return Boxes3D(
-            self.center[mask],
-            self.size[mask],
-            self.yaw[mask],
-            self.velocity[mask],
-            self.label[mask],
-            self.track[mask],
-            batch_offsets.after_mask(self.offsets, mask),
+            self.center[rows],
+            self.size[rows],
+            self.yaw[rows],
+            self.velocity[rows],
+            self.label[rows],
+            self.track[rows],
+            offsets,
         )
 
-    def transformed(self, transform: Affine3) -> "Boxes3D":
+    def transformed(self, transform: Affine3, *, trusted: bool = False) -> "Boxes3D":
         """Move each sweep's boxes by its own map.
+
+        Args:
+            transform: one map for each item.
+            trusted: do not look whether the maps keep boxes upright, which would wait for the device; for maps that
+                are of this kind by the way they were made.
 
         Raises:
             ValueError: a map is no combination of rotation about z, mirror in a vertical plane, uniform scale and
                 translation; a box would not stay an upright box.
         """
-        vertical = transform.linear[:, 2, 2]
-        tilt = torch.cat([transform.linear[:, 2, :2], transform.linear[:, :2, 2]], 1).abs().amax(1)
-        if not transform.is_similarity() or bool((tilt > 1e-4 * vertical.abs()).any()) or bool((vertical <= 0).any()):
+        if not trusted and not _keeps_boxes_upright(transform):
             raise ValueError(
                 "boxes.transformed takes rotations about z, mirrors in vertical planes, uniform scale and "
                 f"translation; got linear parts {transform.linear.tolist()}"

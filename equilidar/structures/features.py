@@ -7,6 +7,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from equilidar.structures.grid import GridSpec
+from equilidar.structures.host_sync import allowed_sync
 from equilidar.structures.moving import Movable
 from equilidar.structures.views import ViewPair
 from equilidar.structures.voxels import BEVMap, SparseVoxels
@@ -58,18 +59,33 @@ class BackboneFeatures(Movable):
         """Stack the last stage's z levels into channels (index c * Z + z, as OpenPCDet's HeightCompression)."""
         voxels = self.last
         levels, height, width = voxels.shape
-        batch, z, y, x = voxels.coords.long().unbind(1)
-        cell = (batch * height + y) * width + x
-        unique, row = cell.unique(return_inverse=True)
-        stacked = voxels.features.new_zeros(len(unique), levels, voxels.features.shape[1])
-        stacked[row, z] = voxels.features
-        coords = torch.stack([unique // (height * width), unique // width % height, unique % width], 1)
-        features = stacked.transpose(1, 2).flatten(1)
+        # Several objectives ask for the cells of one view.
+        key = ("columns", height, width)
+        if key not in voxels.rulebooks:
+            voxels.rulebooks[key] = _columns(voxels)
+        coords, row = voxels.rulebooks[key]
+        stacked = voxels.features.new_zeros(len(coords), voxels.features.shape[1], levels)
+        stacked[row, :, voxels.coords[:, 1].long()] = voxels.features
+        features = stacked.flatten(1)
         return BEVCells(coords, features, voxels.grid, (height, width), voxels.stride[1:], voxels.batch_size)
 
     def bev_map(self) -> BEVMap:
-        """Return the dense bird's-eye-view map of the last stage."""
-        return self.bev_cells().dense()
+        """Return the dense map of the last stage, channels as in `bev_cells`; asks not which cells are occupied."""
+        voxels = self.last
+        levels, height, width = voxels.shape
+        dense = voxels.features.new_zeros(voxels.batch_size, height, width, voxels.features.shape[1], levels)
+        batch, z, y, x = voxels.coords.long().unbind(1)
+        dense[batch, y, x, :, z] = voxels.features
+        return BEVMap(dense.flatten(3).permute(0, 3, 1, 2), voxels.grid, voxels.stride[1:])
+
+
+def _columns(voxels: SparseVoxels) -> tuple[Int64[Tensor, "K 3"], Int64[Tensor, " V"]]:
+    """Return the occupied [batch, y, x] cells, sorted, and the one that each voxel is in."""
+    _, height, width = voxels.shape
+    batch, _, y, x = voxels.coords.long().unbind(1)
+    with allowed_sync("number of occupied cells of the bird's-eye view"):
+        cell, row = ((batch * height + y) * width + x).unique(return_inverse=True)
+    return torch.stack([cell // (height * width), cell // width % height, cell % width], 1), row
 
 
 @dataclass(slots=True)

@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from equilidar.structures.host_sync import constants
+
 Triple = tuple[float, float, float]
 IntTriple = tuple[int, int, int]
 
@@ -72,18 +74,23 @@ class GridSpec:
     def contains(self, xyz: Float[Tensor, "N 3"]) -> Bool[Tensor, " N"]:
         """Tell which points fall into a voxel."""
         index = self.index_xyz(xyz)
-        z, y, x = self.shape
-        limit = torch.tensor([x, y, z], device=xyz.device)
+        limit = constants(self.shape[::-1], device=xyz.device)
         return ((index >= 0) & (index < limit)).all(-1)
 
     def index_xyz(self, xyz: Float[Tensor, "N 3"]) -> Int[Tensor, "N 3"]:
         """Return floor((xyz - low) / size) as int64 in (x, y, z) order; points outside give indices outside."""
-        low = torch.tensor(self.low, device=xyz.device, dtype=xyz.dtype)
-        size = torch.tensor(self.voxel_size, device=xyz.device, dtype=xyz.dtype)
+        low = constants(self.low, device=xyz.device, dtype=xyz.dtype)
+        # Not by scalars: a GPU divides by one through its reciprocal, which puts points on a border into other cells.
+        size = constants(self.voxel_size, device=xyz.device, dtype=xyz.dtype)
         return ((xyz - low) / size).floor().long()
+
+    def index_zyx(self, xyz: Float[Tensor, "N 3"], stride: IntTriple) -> Int[Tensor, "N 3"]:
+        """Return each point's cell at `stride` as int64 (z, y, x); points outside the range give cells outside."""
+        steps = constants(stride, device=xyz.device)
+        return self.index_xyz(xyz).flip(1).div(steps, rounding_mode="floor")
 
     def centers(self, coords_zyx: Int[Tensor, "V 3"], stride: IntTriple = (1, 1, 1)) -> Float[Tensor, "V 3"]:
         """Return metric cell centers (x, y, z): low + (i + 0.5) * stride * voxel_size."""
-        low = torch.tensor(self.low, device=coords_zyx.device, dtype=torch.float32)
-        size = torch.tensor(self.cell_size(stride), device=coords_zyx.device, dtype=torch.float32)
+        low = constants(self.low, device=coords_zyx.device, dtype=torch.float32)
+        size = constants(self.cell_size(stride), device=coords_zyx.device, dtype=torch.float32)
         return low + (coords_zyx.flip(-1).float() + 0.5) * size

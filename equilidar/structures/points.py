@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from equilidar.structures import offsets as batch_offsets
+from equilidar.structures.host_sync import rows_where
 from equilidar.structures.moving import Movable
 from equilidar.structures.transform import Affine3
 
@@ -76,9 +77,10 @@ class PointCloudBatch(Movable):
 
     def select(self, mask: Bool[Tensor, " N"]) -> "PointCloudBatch":
         """Keep the points where `mask` is true, in their order."""
+        rows = rows_where(mask, "number of points kept")
         return PointCloudBatch(
-            self.xyz[mask],
-            self.features[mask],
+            self.xyz[rows],
+            self.features[rows],
             batch_offsets.after_mask(self.offsets, mask),
             self.channels,
         )

@@ -21,8 +21,8 @@ class SparseVoxels(Movable):
         shape: number of cells (z, y, x) at this stride; a backbone may pad z by a cell.
         stride: (z, y, x) relative to the input grid.
         batch_size: B; items may have no voxel.
-        rulebooks: cached neighbour tables of these coords, by kernel; filled by the sparse ops and shared by all
-            tensors with the same coords. Not moved between devices: moving makes a new, empty cache.
+        rulebooks: cached tables of these coords (neighbours by kernel, columns); filled by who needs them and shared by
+            all tensors with the same coords. Not moved between devices: moving makes a new, empty cache.
     """
 
     coords: Int32[Tensor, "V 4"]

@@ -1,10 +1,12 @@
 """Encodes the views of a pair: each distinct view once, whatever number of objectives reads it."""
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from equilidar.backbones.feature_info import Backbone
 from equilidar.structures import BackboneFeatures, PairFeatures, PointCloudBatch, SparseVoxels, ViewPair
+from equilidar.structures.host_sync import allowed_sync
 from equilidar.structures.moving import map_tensors
 
 
@@ -30,21 +32,33 @@ def encode_views(views: ViewPair, online: Backbone, target: Backbone | None) -> 
 
 def split_features(features: BackboneFeatures, num_parts: int) -> list[BackboneFeatures]:
     """Split the features of a batch into `num_parts` batches of as many items each, in order."""
-    stages = {name: split_voxels(voxels, num_parts) for name, voxels in features.stages.items()}
+    masks = {name: _rows_of_parts(voxels, num_parts) for name, voxels in features.stages.items()}
+    with allowed_sync("number of voxels of each view, for all stages at once"):
+        sizes = torch.stack([mask.sum(1) for mask in masks.values()]).tolist()
+    stages = {
+        name: _split(voxels, masks[name], counts)
+        for (name, voxels), counts in zip(features.stages.items(), sizes, strict=True)
+    }
     return [BackboneFeatures({name: parts[i] for name, parts in stages.items()}) for i in range(num_parts)]
 
 
-def split_voxels(voxels: SparseVoxels, num_parts: int) -> list[SparseVoxels]:
-    """Split voxels into `num_parts` batches of as many items each; rows keep their order."""
+def _rows_of_parts(voxels: SparseVoxels, num_parts: int) -> Bool[Tensor, "P V"]:
+    """Tell which voxels belong to which part."""
     items = voxels.batch_size // num_parts
     if items * num_parts != voxels.batch_size:
         raise ValueError(f"a batch of {voxels.batch_size} items cannot be split into {num_parts} equal parts")
     part = voxels.coords[:, 0].div(max(items, 1), rounding_mode="floor")
-    shift = torch.tensor([items, 0, 0, 0], dtype=voxels.coords.dtype, device=voxels.coords.device)
+    return part == torch.arange(num_parts, device=part.device)[:, None]
+
+
+def _split(voxels: SparseVoxels, masks: Bool[Tensor, "P V"], counts: list[int]) -> list[SparseVoxels]:
+    """Split voxels into batches of as many items each; rows keep their order."""
+    items = voxels.batch_size // len(counts)
     split = []
-    for i in range(num_parts):
-        rows = (part == i).nonzero()[:, 0]
-        coords = voxels.coords[rows] - i * shift
+    for i, (mask, count) in enumerate(zip(masks, counts, strict=True)):
+        rows = mask.nonzero_static(size=count)[:, 0]
+        coords = voxels.coords[rows]
+        coords[:, 0] -= i * items
         split.append(SparseVoxels(coords, voxels.features[rows], voxels.grid, voxels.shape, voxels.stride, items))
     return split
 

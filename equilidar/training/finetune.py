@@ -1,21 +1,20 @@
 """Finetuning a detector: Lightning wiring around detector, augmentation and scorer."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
 from equilidar.augment.labelled import LabelledAugmentation
 from equilidar.data.loading import LoadedBatch
 from equilidar.detection.second import SECOND
-from equilidar.objectives.reduction import all_processes_sum
+from equilidar.objectives.reduction import any_process
 from equilidar.structures import Boxes3D, Detections, LabelledBatch, LossTerms
-from equilidar.training.guards import stop_if_not_finite
 from equilidar.training.scoring import Score, Scorer
+from equilidar.training.step_record import StepOutput, step_output
 
 
 class FinetuneModule(pl.LightningModule):
@@ -74,20 +73,13 @@ class FinetuneModule(pl.LightningModule):
         schedule = self._schedule(optimizer, total_steps=int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def training_step(self, loaded: LoadedBatch[LabelledBatch], batch_idx: int) -> Tensor | None:
+    def training_step(self, loaded: LoadedBatch[LabelledBatch], batch_idx: int) -> StepOutput | None:
         """Return the loss of a batch, or None (in all processes) where a process has no sweep that could be read."""
         batch = loaded.batch
-        if bool(all_processes_sum(torch.tensor(float(batch is None), device=self.device)) > 0) or batch is None:
+        if any_process(batch is None, self.device) or batch is None:
             return None
-        batch = self.augmentation(batch)
-        terms = self.loss_terms(batch)
-        total = terms.total()
-        folder = Path(self.trainer.default_root_dir)
-        stop_if_not_finite({**terms.terms, "loss": total}, batch, batch.keys, self.global_step, folder)
-        values = {**terms.terms, **terms.metrics, "lr": self.trainer.optimizers[0].param_groups[0]["lr"]}
-        self.log_dict(values, batch_size=batch.batch_size, sync_dist=True)
-        self.log("loss", total, batch_size=batch.batch_size, sync_dist=True, prog_bar=True)
-        return total
+        losses = self.loss_terms(self.augmentation(batch))
+        return step_output(losses, {"lr": self.trainer.optimizers[0].param_groups[0]["lr"]})
 
     def loss_terms(self, batch: LabelledBatch) -> LossTerms:
         """Return the loss terms of a batch that has been augmented already."""

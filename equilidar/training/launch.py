@@ -10,10 +10,10 @@ import torch
 from pytorch_lightning.loggers import Logger
 
 from equilidar.training.checkpoint_io import AtomicCheckpointIO
-from equilidar.training.guards import GradientGuard
 from equilidar.training.last_validation import ValidateAtEnd
 from equilidar.training.run_directory import RunDirectory
 from equilidar.training.saving import RandomStates
+from equilidar.training.step_record import StepRecord
 
 
 def make_trainer(
@@ -32,7 +32,7 @@ def make_trainer(
     Args:
         run: an entered run directory.
         loggers: those that are None are left out.
-        callbacks: besides the keeper of random states, the guard of gradients and the validation at the end.
+        callbacks: besides the keeper of random states, the record of steps and the validation at the end.
         precision: "auto" is bf16 autocast where the device has it (losses and BatchNorm statistics stay float32),
             else float32; or any of Lightning's.
         accelerator: "auto", "cpu" or "gpu".
@@ -50,7 +50,7 @@ def make_trainer(
         precision=resolve_precision(precision, accelerator),  # pyright: ignore[reportArgumentType]
         plugins=[AtomicCheckpointIO()],
         logger=[logger for logger in loggers if logger is not None],
-        callbacks=[RandomStates(), GradientGuard(run.path), ValidateAtEnd(), *callbacks],
+        callbacks=[RandomStates(), StepRecord(run.path), ValidateAtEnd(), *callbacks],
         default_root_dir=run.path,
         use_distributed_sampler=False,
         enable_checkpointing=False,

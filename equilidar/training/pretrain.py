@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, cast
 
 import pytorch_lightning as pl
@@ -16,11 +15,12 @@ from equilidar.data.loading import LoadedBatch
 from equilidar.flow import FlowEstimator
 from equilidar.objectives.monitor import CollapseMonitor, gradient_norms
 from equilidar.objectives.protocol import Objective
-from equilidar.objectives.reduction import all_processes_sum
+from equilidar.objectives.reduction import all_processes_sum, any_process
 from equilidar.structures import LossTerms, PairFeatures, SweepPairBatch, ViewPair
+from equilidar.structures.host_sync import allowed_sync, constants
 from equilidar.training.ema import Momentum, TargetNetwork, follow
 from equilidar.training.encoding import encode_views
-from equilidar.training.guards import stop_if_not_finite
+from equilidar.training.step_record import StepOutput, step_output
 
 
 class PretrainModule(pl.LightningModule):
@@ -58,21 +58,18 @@ class PretrainModule(pl.LightningModule):
         self._monitor, self._monitor_every = CollapseMonitor(), monitor_every
         self._last_step_at: float | None = None
 
-    def training_step(self, loaded: LoadedBatch[SweepPairBatch], batch_idx: int) -> Tensor | None:
+    def training_step(self, loaded: LoadedBatch[SweepPairBatch], batch_idx: int) -> StepOutput | None:
         """Return the loss of a batch, or None (in all processes) where a process has no sample that could be read."""
         batch = loaded.batch
-        if bool(all_processes_sum(torch.tensor(float(batch is None), device=self.device)) > 0) or batch is None:
+        if any_process(batch is None, self.device) or batch is None:
             return None
         pair = self.encode(batch)
         with torch.autocast(self.device.type, enabled=False):
             losses = self.objective(pair)
-            total = losses.total()
-        folder = Path(self.trainer.default_root_dir)
-        stop_if_not_finite({**losses.terms, "loss": total}, batch, batch.keys, self.global_step, folder)
-        self._log_step(losses, total, pair.views)
+        values = self._values(pair.views)
         if self._monitor_every and self.global_step % self._monitor_every == 0:
-            self._log_monitor(losses, pair)
-        return total
+            values |= self._look(losses, pair)
+        return step_output(losses, values)
 
     def encode(self, batch: SweepPairBatch) -> PairFeatures:
         """Make the views of a batch and encode them."""
@@ -93,29 +90,27 @@ class PretrainModule(pl.LightningModule):
         schedule = self._schedule(optimizer, total_steps=int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def _log_step(self, losses: LossTerms, total: Tensor, views: ViewPair) -> None:
-        points = torch.tensor([len(views.a.points.xyz), len(views.matches)], device=self.device, dtype=torch.float32)
+    def _values(self, views: ViewPair) -> dict[str, Tensor | float]:
+        points = constants([len(views.a.points.xyz), len(views.matches)], device=self.device, dtype=torch.float32)
         shown, paired = all_processes_sum(points)
-        values: dict[str, Any] = {**losses.terms, **losses.metrics, "views/paired": paired / shown.clamp(min=1)}
+        values: dict[str, Tensor | float] = {"views/paired": paired / shown.clamp(min=1)}
         now = time.perf_counter()
         if self._last_step_at is not None:
             values["pairs_per_second"] = views.batch_size * self.trainer.world_size / (now - self._last_step_at)
         self._last_step_at = now
         values["lr"] = self.trainer.optimizers[0].param_groups[0]["lr"]
-        # Means over processes are means over all rows: see `equilidar.objectives.reduction`.
-        self.log_dict(values, batch_size=views.batch_size, sync_dist=True)
-        self.log("loss", total, batch_size=views.batch_size, sync_dist=True, prog_bar=True)
+        return values
 
-    def _log_monitor(self, losses: LossTerms, pair: PairFeatures) -> None:
+    def _look(self, losses: LossTerms, pair: PairFeatures) -> dict[str, float]:
+        """Look at collapse and at each term's gradient; in a distributed run, at the first process's."""
         weighted = {name: term * losses.weights[name] for name, term in losses.terms.items()}
         norms = gradient_norms(weighted, cast(nn.Module, self.backbone).parameters())
-        values: dict[str, Any] = {f"gradient/{name}": norm for name, norm in norms.items()}
-        for name, embedding in self.objective.embeddings(pair).items():
-            seen = self._monitor(embedding)
+        embeddings = self.objective.embeddings(pair)
+        with allowed_sync("a look, every so many steps"):
+            values = {f"gradient/{name}": float(norm) for name, norm in norms.items()}
+            looks = {name: self._monitor(embedding) for name, embedding in embeddings.items()}
+        for name, seen in looks.items():
             values |= {f"{name}/std": seen.std, f"{name}/lowest_std": seen.lowest_std, f"{name}/rank": seen.rank}
             if seen.collapsed:
                 self.print(f"step {self.global_step}: {name}: {'; '.join(seen.reasons)}")
-        # Not by `log_dict`, which would repeat them in every row until the next look. In a distributed run these are
-        # the first process's.
-        for logger in self.loggers:
-            logger.log_metrics({name: float(value) for name, value in values.items()}, self.global_step)
+        return values

@@ -56,7 +56,7 @@ class RunProgress(ProgressBar):
         """Move the bar."""
         if self._bar is None or trainer.global_step == self._bar.n:
             return
-        metrics = trainer.progress_bar_metrics
+        metrics = trainer.callback_metrics
         values = {name: metrics[name] for name in self._shown if name in metrics}
         self._bar.set_postfix({name: f"{float(value):.4g}" for name, value in values.items()}, refresh=False)
         self._bar.update(trainer.global_step - self._bar.n)

@@ -13,6 +13,7 @@ from equilidar.ops.rulebook import (
     strided_rulebook,
     submanifold_rulebook,
 )
+from equilidar.testing import assert_op
 
 from .dense_oracle import random_coords, reached
 
@@ -125,8 +126,8 @@ def test_kernels_larger_than_the_grid_are_refused():
 
 
 @pytest.mark.parametrize("counts", [[0], [0, 0], [1], [12, 0, 9]])
-def test_registration(counts):
-    coords = random_coords((3, 4, 5), counts, 0)
+def test_ops(counts, device):
+    coords = random_coords((3, 4, 5), counts, 0).to(device)
     ops = torch.ops.equilidar
-    torch.library.opcheck(ops.submanifold_pairs.default, (coords, [3, 4, 5], [3, 3, 3]))
-    torch.library.opcheck(ops.strided_pairs.default, (coords, [3, 4, 5], [3, 3, 3], [2, 2, 2], [1, 1, 1]))
+    assert_op(ops.submanifold_pairs.default, (coords, [3, 4, 5], [3, 3, 3]))
+    assert_op(ops.strided_pairs.default, (coords, [3, 4, 5], [3, 3, 3], [2, 2, 2], [1, 1, 1]))

@@ -106,28 +106,30 @@ def test_inverse_agrees_with_dense_transpose(geometry):
     assert_same(ours, rows_of(dense, coords) + bias, (features, weight, bias))
 
 
-def conv_arguments(counts, *, center: bool, dtype=torch.float64):
-    coords = random_coords((3, 4, 4), counts, 2)
+def conv_arguments(counts, *, center: bool, dtype=torch.float64, device="cpu"):
+    coords = random_coords((3, 4, 4), counts, 2).to(device)
     if center:
         rulebook = submanifold_rulebook(coords, (3, 4, 4), (3, 3, 3))
     else:
         rulebook, _ = strided_rulebook(coords, (3, 4, 4), (3, 3, 3), (2, 2, 2), (1, 1, 1))
     features, weight, _ = leaves(len(coords), (3, 3, 3), 0, 2, 3)
     rows = (rulebook.in_rows, rulebook.out_rows, list(rulebook.counts), rulebook.center, rulebook.num_out)
-    return features.detach().to(dtype).requires_grad_(), weight.detach().to(dtype).requires_grad_(), *rows
+    features, weight = (leaf.detach().to(device, dtype).requires_grad_() for leaf in (features, weight))
+    return features, weight, *rows
 
 
 @pytest.mark.parametrize("center", [True, False], ids=["submanifold", "strided"])
 @pytest.mark.parametrize("counts", [[0], [1], [9, 0, 12]], ids=str)
-def test_registration_and_gradients(counts, center):
-    assert_op(torch.ops.equilidar.sparse_conv.default, conv_arguments(counts, center=center))
+def test_op(counts, center, device):
+    assert_op(torch.ops.equilidar.sparse_conv.default, conv_arguments(counts, center=center, device=device))
 
 
 @pytest.mark.parametrize("center", [True, False], ids=["submanifold", "strided"])
-def test_weight_gradient_op(center):
-    features, weight, in_rows, out_rows, counts, offset, num_out = conv_arguments([9, 0, 12], center=center)
+def test_weight_gradient_op(center, device):
+    arguments = conv_arguments([9, 0, 12], center=center, device=device)
+    features, weight, in_rows, out_rows, counts, offset, num_out = arguments
     generator = torch.Generator().manual_seed(2)
-    grad = torch.randn(num_out, len(weight), generator=generator, dtype=torch.float64).requires_grad_()
+    grad = torch.randn(num_out, len(weight), generator=generator, dtype=torch.float64).to(device).requires_grad_()
     arguments = (features, grad, in_rows, out_rows, counts, offset, list(weight.shape[1:4]))
     assert_op(torch.ops.equilidar.sparse_conv_weight_grad.default, arguments)
 

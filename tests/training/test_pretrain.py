@@ -16,12 +16,13 @@ from equilidar.flow import RigidFlow
 from equilidar.objectives import CompositeObjective, FlowEquivariance, RotationClassification
 from equilidar.structures import GridSpec, LossTerms, SensorContract, Sweep, SweepPair, SweepPairBatch
 from equilidar.training.ema import Momentum
-from equilidar.training.encoding import encode_views, split_voxels, to_float32
-from equilidar.training.guards import FaultWatch, NonFiniteError
+from equilidar.training.encoding import encode_views, split_features, to_float32
+from equilidar.training.guards import FaultWatch
 from equilidar.training.launch import make_trainer
 from equilidar.training.pretrain import PretrainModule
 from equilidar.training.run_directory import open_run
 from equilidar.training.schedules import constant
+from equilidar.training.step_record import NonFiniteError
 
 GRID = GridSpec.from_range([0.0, -6.4, -3.0, 12.8, 6.4, 1.0], [0.4, 0.4, 0.1])
 CONTRACT = SensorContract(("intensity",), (1.0,), "sensor")
@@ -119,9 +120,9 @@ def test_views_encoded_together_are_the_views_encoded_alone():
 
 
 def test_an_uneven_split_is_an_error():
-    voxels = _backbone().eval().encode(_batch(3).target).last
+    features = _backbone().eval().encode(_batch(3).target)
     with pytest.raises(ValueError, match="3 items cannot be split into 2"):
-        split_voxels(voxels, 2)
+        split_features(features, 2)
 
 
 def test_features_are_float32_under_bf16():
@@ -185,7 +186,7 @@ def test_a_gradient_that_is_not_finite_never_reaches_the_weights(tmp_path):
             return LossTerms({"size": _SteepAtOnce.apply(terms.terms["size"])}, terms.weights)
 
     module = _module(FiniteLoss(), flow=NeverAsked())
-    with pytest.raises(NonFiniteError, match=r"gradient norm = (nan|inf).*log/0"):
+    with pytest.raises(NonFiniteError, match=r"gradient_norm = (nan|inf).*log/0"):
         _train(module, [LoadedBatch(_batch(), [])], tmp_path)
     assert all(value.isfinite().all() for value in module.state_dict().values())
 
