@@ -7,31 +7,21 @@
 namespace equilidar::avx2 {
 namespace {
 
-template <typename T>
-struct Vector;
+#include "simd_kernels.inl"
 
 // 16 registers: 12 sums, 2 columns, a factor.
-template <>
-struct Vector<float> {
-  using Type = __m256;
-  static constexpr int kWidth = 8, kTall = 8, kWide = 2, kShort = 6;
-  static Type load(const float* p) { return _mm256_loadu_ps(p); }
-  static void store(float* p, Type v) { _mm256_storeu_ps(p, v); }
-  static Type broadcast(float x) { return _mm256_set1_ps(x); }
-  static Type multiply_add(Type a, Type b, Type c) { return _mm256_fmadd_ps(a, b, c); }
+template <typename T>
+struct Vector : VectorOf<T, 32> {
+  using Type = typename VectorOf<T, 32>::Type;
+  static constexpr int kTall = 8, kWide = 2, kShort = 6;
+  static Type multiply_add(Type a, Type b, Type c) {
+    if constexpr (sizeof(T) == 4) {
+      return _mm256_fmadd_ps(a, b, c);
+    } else {
+      return _mm256_fmadd_pd(a, b, c);
+    }
+  }
 };
-
-template <>
-struct Vector<double> {
-  using Type = __m256d;
-  static constexpr int kWidth = 4, kTall = 8, kWide = 2, kShort = 6;
-  static Type load(const double* p) { return _mm256_loadu_pd(p); }
-  static void store(double* p, Type v) { _mm256_storeu_pd(p, v); }
-  static Type broadcast(double x) { return _mm256_set1_pd(x); }
-  static Type multiply_add(Type a, Type b, Type c) { return _mm256_fmadd_pd(a, b, c); }
-};
-
-#include "simd_kernels.inl"
 
 }  // namespace
 

@@ -7,31 +7,21 @@
 namespace equilidar::avx512 {
 namespace {
 
-template <typename T>
-struct Vector;
+#include "simd_kernels.inl"
 
 // 32 registers: 24 sums, 4 columns, a factor.
-template <>
-struct Vector<float> {
-  using Type = __m512;
-  static constexpr int kWidth = 16, kTall = 8, kWide = 4, kShort = 6;
-  static Type load(const float* p) { return _mm512_loadu_ps(p); }
-  static void store(float* p, Type v) { _mm512_storeu_ps(p, v); }
-  static Type broadcast(float x) { return _mm512_set1_ps(x); }
-  static Type multiply_add(Type a, Type b, Type c) { return _mm512_fmadd_ps(a, b, c); }
+template <typename T>
+struct Vector : VectorOf<T, 64> {
+  using Type = typename VectorOf<T, 64>::Type;
+  static constexpr int kTall = 8, kWide = 4, kShort = 6;
+  static Type multiply_add(Type a, Type b, Type c) {
+    if constexpr (sizeof(T) == 4) {
+      return _mm512_fmadd_ps(a, b, c);
+    } else {
+      return _mm512_fmadd_pd(a, b, c);
+    }
+  }
 };
-
-template <>
-struct Vector<double> {
-  using Type = __m512d;
-  static constexpr int kWidth = 8, kTall = 8, kWide = 4, kShort = 6;
-  static Type load(const double* p) { return _mm512_loadu_pd(p); }
-  static void store(double* p, Type v) { _mm512_storeu_pd(p, v); }
-  static Type broadcast(double x) { return _mm512_set1_pd(x); }
-  static Type multiply_add(Type a, Type b, Type c) { return _mm512_fmadd_pd(a, b, c); }
-};
-
-#include "simd_kernels.inl"
 
 }  // namespace
 
