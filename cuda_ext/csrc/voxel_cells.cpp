@@ -4,11 +4,13 @@
 
 namespace equilidar {
 
-EQL_CLONES void cells_of_values(const AxisLanes<float>& axes, const float* values, int64_t num, int32_t* cells) {
-  axes.cells_of(values, num, cells);
+EQL_CLONES void keys_of_points(const AxisLanes<float>& axes, const float* xyz, int64_t num, const VoxelKeys& layout,
+                               uint64_t* keys) {
+  axes.keys_of(xyz, num, layout, keys);
 }
-EQL_CLONES void cells_of_values(const AxisLanes<double>& axes, const double* values, int64_t num, int32_t* cells) {
-  axes.cells_of(values, num, cells);
+EQL_CLONES void keys_of_points(const AxisLanes<double>& axes, const double* xyz, int64_t num, const VoxelKeys& layout,
+                               uint64_t* keys) {
+  axes.keys_of(xyz, num, layout, keys);
 }
 
 }  // namespace equilidar

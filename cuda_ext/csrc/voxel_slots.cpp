@@ -30,22 +30,26 @@ FirstVoxels voxel_slots_cpu(const T* xyz, const int64_t* offsets, int64_t num_it
     // Of the point before, which often shares the voxel; place -1 for a voxel that is not kept.
     uint64_t last = kNoCell;
     int64_t place = -1;
-    clouds.for_each(begin, end, [&](int64_t i, uint64_t key, bool is_inside) {
-      slots[i] = -1;
-      if (!is_inside) return;
-      if (key != last) {
-        last = key;
-        uint64_t slot = first_slot(key, mask);
-        while (held[slot] != key && held[slot] != kNoCell) slot = (slot + 1) & mask;
-        if (held[slot] == kNoCell && own.num < most) {
-          held[slot] = key;
-          places[slot] = int32_t(own.num);
-          own.keys[own.num] = key;
-          own.num_points[own.num++] = 0;
+    clouds.for_each_block(begin, end, [&](int64_t first, const uint64_t* keys, int64_t num) {
+      for (int64_t i = 0; i < num; ++i) {
+        const uint64_t key = keys[i];
+        slots[first + i] = -1;
+        if (key == kNoCell) continue;
+        if (key != last) {
+          last = key;
+          uint64_t slot = first_slot(key, mask);
+          while (held[slot] != key && held[slot] != kNoCell) slot = (slot + 1) & mask;
+          if (held[slot] == kNoCell && own.num < most) {
+            held[slot] = key;
+            places[slot] = int32_t(own.num);
+            own.keys[own.num] = key;
+            own.num_points[own.num++] = 0;
+          }
+          place = held[slot] == key ? places[slot] : -1;
         }
-        place = held[slot] == key ? places[slot] : -1;
+        if (place < 0 || own.num_points[place] == max_points) continue;
+        slots[first + i] = place * max_points + own.num_points[place]++;
       }
-      if (place >= 0 && own.num_points[place] < max_points) slots[i] = place * max_points + own.num_points[place]++;
     });
     found.items[item] = std::move(own);
   });

@@ -36,18 +36,26 @@ class SortedPoints final : public VoxelOrder<T> {
     // Each task leaves out what is outside and begins runs of its own; then the gaps are closed.
     std::vector<int64_t> found(tasks_of(num_points_));
     parallel_chunks(num_points_, kPoints, [&](int64_t begin, int64_t end) {
-      bool* const joins = joins_.get();
-      Word* next = words_.get() + begin;
-      const int point_bits = point_bits_;
+      int64_t num = 0;
       uint64_t last = kNoCell;
-      clouds.for_each(begin, end, [=, &next, &last](int64_t i, uint64_t key, bool is_inside) {
-        *next = Word(key) << point_bits | Word(i);
-        key = is_inside ? key : kNoCell;
-        joins[i] = is_inside & (key == last);
-        next += is_inside & (key != last);
-        last = key;
+      clouds.for_each_block(begin, end, [&](int64_t first, const uint64_t* keys, int64_t size) {
+        // Copies, which what is written cannot change, stay in registers.
+        Word* const start = words_.get() + begin + num;
+        Word* next = start;
+        bool* const joins = joins_.get() + first;
+        const int point_bits = point_bits_;
+        uint64_t before = last;
+        for (int64_t i = 0; i < size; ++i) {
+          const uint64_t key = keys[i];
+          *next = Word(key) << point_bits | Word(first + i);
+          joins[i] = (key != kNoCell) & (key == before);
+          next += (key != kNoCell) & (key != before);
+          before = key;
+        }
+        num += next - start;
+        last = before;
       });
-      found[begin / kPoints] = next - words_.get() - begin;
+      found[begin / kPoints] = num;
     });
     joins_[num_points_] = false;
     for (int64_t task = 0; task < int64_t(found.size()); ++task) {
@@ -93,7 +101,7 @@ class SortedPoints final : public VoxelOrder<T> {
   template <typename Visit>
   void for_each_voxel(int32_t* coords, const Visit& visit) const {
     parallel_chunks(num_runs_, kPoints, [&](int64_t begin, int64_t end) {
-      // Copies, which what is written cannot change, stay in registers.
+      // Copies, as above.
       const Visit visit_voxel = visit;
       const Records<Word> records = sorted();
       const VoxelKeys keys = keys_;
