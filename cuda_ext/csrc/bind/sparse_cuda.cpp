@@ -1,22 +1,12 @@
-// Bindings of voxelization, rulebooks and sparse convolution on CUDA. (Capped voxels, `voxel_slots` and `fill_voxel_slots`,
-// stay PyTorch's there: no training path of a CUDA backbone reads them.)
+// Bindings of voxelization, rulebooks and sparse convolution on CUDA. (Capped voxels, `voxel_slots` and
+// `fill_voxel_slots`, stay PyTorch's there: no training path of a CUDA backbone reads them.)
 #if defined(EQUILIDAR_WITH_CUDA)
 #include "bind/binding.h"
 #include "bind/sparse.h"
+#include "bind/tensor_workspace.h"
 
 namespace equilidar {
 namespace {
-
-// Scratch from PyTorch's allocator, in use on the current stream alone.
-class TensorWorkspace : public Workspace {
- public:
-  explicit TensorWorkspace(const Tensor& like) : options_(like.options().dtype(at::kByte)) {}
-  void* bytes(int64_t size) override { return held_.emplace_back(at::empty({max_of<int64_t>(size, 1)}, options_)).mutable_data_ptr(); }
-
- private:
-  at::TensorOptions options_;
-  std::vector<Tensor> held_;
-};
 
 Stream current_stream() { return static_cast<Stream>(c10::cuda::getCurrentCUDAStream().stream()); }
 
