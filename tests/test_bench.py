@@ -22,7 +22,7 @@ RATIOS = {
     "pipeline": 2.0,
 }
 SHARES = {"backbone_rate_b1": 0.5, "backbone_rate_b4": 0.5}
-WITHOUT_BAR = {"distance_transform", "interpolate", "grouping", "roi_pooling"}
+WITHOUT_BAR = {"voxelize_hard", "voxelize_sweep", "distance_transform", "interpolate", "grouping", "roi_pooling"}
 KEYS = {"name", "ours_ms", "peer", "peer_ms", "ratio", "bar", "share_of_limit"}
 
 

@@ -4,7 +4,6 @@
 #include <vector>
 
 #include "parallel.h"
-#include "point_tree.h"
 
 namespace equilidar {
 namespace {

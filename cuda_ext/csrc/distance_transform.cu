@@ -1,6 +1,5 @@
 #include "distance_transform.h"
 #include "launch.cuh"
-#include "point_tree.h"
 
 namespace equilidar {
 namespace {

@@ -2,8 +2,8 @@
 // equilidar/ops/distance_transform.py.
 #pragma once
 
+#include "batch.h"
 #include "constants.h"
-#include "portable.h"
 #include "workspace.h"
 
 namespace equilidar {

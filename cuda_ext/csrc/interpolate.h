@@ -1,6 +1,7 @@
 // Weighted reading of features and its transpose, and the rows of cells: see equilidar/ops/interpolate.py.
 #pragma once
 
+#include "cell_hash.h"
 #include "constants.h"
 #include "segments.h"
 
@@ -55,14 +56,12 @@ void spread_weighted_cuda(
     const T* grad, int64_t channels, const int64_t* rows, const T* weights, int64_t num, int64_t k, int64_t num_rows,
     T* out, Workspace& workspace, Stream stream);
 
-// A hash table from cells of a grid to rows, open addressing; keys are 64 bits wide, so no grid overflows them.
+// A hash table from cells of a grid to rows.
 struct CellTable {
   uint64_t* keys;
   int64_t* rows;
   uint64_t mask;  // slots less one; slots are a power of two
 };
-
-constexpr uint64_t kNoCell = ~0ULL;
 
 // (batch, z, y, x).
 struct CellLimits {
@@ -80,23 +79,12 @@ EQL_HD uint64_t cell_key(const I* cell, const CellLimits& limits) {
   return key;
 }
 
-EQL_HD uint64_t first_slot(uint64_t key, uint64_t mask) {
-  // Fibonacci hashing: multiplying spreads neighbouring cells, and the high bits are the well mixed ones.
-  return (key * 0x9E3779B97F4A7C15ULL >> 32) & mask;
-}
-
 EQL_HD int64_t find_row(const CellTable& table, uint64_t key) {
   if (key == kNoCell) return -1;
   for (uint64_t slot = first_slot(key, table.mask);; slot = (slot + 1) & table.mask) {
     if (table.keys[slot] == key) return table.rows[slot];
     if (table.keys[slot] == kNoCell) return -1;
   }
-}
-
-EQL_HD uint64_t table_slots(int64_t num) {
-  uint64_t slots = 16;
-  while (slots < 2 * static_cast<uint64_t>(num)) slots *= 2;
-  return slots;
 }
 
 // Table of coords (num, 4); of equal ones the lowest row.

@@ -73,12 +73,7 @@ void nms_cpu(const Rule& rule, const T* boxes, const int64_t* order, const int64
 
 #define EQL_INSTANTIATE(Rule, T) \
   template void nms_cpu(const Rule&, const T*, const int64_t*, const int64_t*, int64_t, void*, int64_t*, int64_t*);
-EQL_INSTANTIATE(RotatedRule, float)
-EQL_INSTANTIATE(RotatedRule, double)
-EQL_INSTANTIATE(AxisAlignedRule, float)
-EQL_INSTANTIATE(AxisAlignedRule, double)
-EQL_INSTANTIATE(CircleRule, float)
-EQL_INSTANTIATE(CircleRule, double)
+EQL_FOR_RULES(EQL_INSTANTIATE)
 #undef EQL_INSTANTIATE
 
 }  // namespace equilidar

@@ -125,12 +125,7 @@ void nms_cuda(const Rule& rule, const T* boxes, const int64_t* order, const int6
 
 #define EQL_INSTANTIATE(Rule, T)                                                                                          \
   template void nms_cuda(const Rule&, const T*, const int64_t*, const int64_t*, int64_t, void*, int64_t*, int64_t*, Stream);
-EQL_INSTANTIATE(RotatedRule, float)
-EQL_INSTANTIATE(RotatedRule, double)
-EQL_INSTANTIATE(AxisAlignedRule, float)
-EQL_INSTANTIATE(AxisAlignedRule, double)
-EQL_INSTANTIATE(CircleRule, float)
-EQL_INSTANTIATE(CircleRule, double)
+EQL_FOR_RULES(EQL_INSTANTIATE)
 #undef EQL_INSTANTIATE
 
 }  // namespace equilidar

@@ -62,6 +62,15 @@ struct CircleRule {
   }
 };
 
+// MACRO(rule, dtype) for all that is compiled.
+#define EQL_FOR_RULES(MACRO)      \
+  MACRO(RotatedRule, float)       \
+  MACRO(RotatedRule, double)      \
+  MACRO(AxisAlignedRule, float)   \
+  MACRO(AxisAlignedRule, double)  \
+  MACRO(CircleRule, float)        \
+  MACRO(CircleRule, double)
+
 // Bytes of scratch memory that `nms_cuda` needs for `num` boxes.
 int64_t nms_workspace_cuda(int64_t num);
 

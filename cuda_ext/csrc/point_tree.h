@@ -10,8 +10,8 @@
 
 #include <vector>
 
+#include "batch.h"
 #include "constants.h"
-#include "portable.h"
 #include "workspace.h"
 
 namespace equilidar {
@@ -62,20 +62,6 @@ template <typename T>
 EQL_HD bool is_finite(const T* point) {
   // Infinity minus itself is not a number, and nothing is equal to that.
   return point[0] - point[0] == 0 && point[1] - point[1] == 0 && point[2] - point[2] == 0;
-}
-
-// The item of a row: the last one that starts at or before it.
-EQL_HD int64_t item_of(int64_t row, const int64_t* offsets, int64_t num_items) {
-  int64_t low = 0, high = num_items;
-  while (high - low > 1) {
-    const int64_t middle = (low + high) / 2;
-    if (offsets[middle] <= row) {
-      low = middle;
-    } else {
-      high = middle;
-    }
-  }
-  return low;
 }
 
 EQL_HD uint64_t spread_bits(uint64_t value) {

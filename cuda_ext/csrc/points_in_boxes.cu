@@ -25,10 +25,10 @@ __global__ void points_in_boxes_kernel(const T* points, const int64_t* point_off
   __shared__ int found[kTile];
   const int64_t block_begin = blockIdx.x * static_cast<int64_t>(blockDim.x);
   const int64_t block_last = min_of<int64_t>(block_begin + blockDim.x, num_points) - 1;
-  const int64_t tiles_begin = box_offsets[item_of(point_offsets, num_items, block_begin)];
-  const int64_t tiles_end = box_offsets[item_of(point_offsets, num_items, block_last) + 1];
+  const int64_t tiles_begin = box_offsets[item_of(block_begin, point_offsets, num_items)];
+  const int64_t tiles_end = box_offsets[item_of(block_last, point_offsets, num_items) + 1];
   const int64_t i = block_begin + threadIdx.x;
-  const int64_t item = item_of(point_offsets, num_items, min_of(i, block_last));
+  const int64_t item = item_of(min_of(i, block_last), point_offsets, num_items);
   const int64_t begin = box_offsets[item], end = i <= block_last ? box_offsets[item + 1] : begin;
   int64_t lowest = -1;
   for (int64_t start = tiles_begin; start < tiles_end; start += kTile) {

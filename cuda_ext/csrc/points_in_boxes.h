@@ -1,7 +1,7 @@
 // Which points lie in which oriented boxes: see equilidar/ops/points_in_boxes.py.
 #pragma once
 
-#include "portable.h"
+#include "batch.h"
 
 namespace equilidar {
 
@@ -24,20 +24,6 @@ EQL_HD bool contains(const PreparedBox<T>& box, const T* point) {
   const T dx = point[0] - box.x, dy = point[1] - box.y, dz = point[2] - box.z;
   const T along = dx * box.cos_yaw + dy * box.sin_yaw, across = dy * box.cos_yaw - dx * box.sin_yaw;
   return std::abs(along) <= box.half_length && std::abs(across) <= box.half_width && std::abs(dz) <= box.half_height;
-}
-
-// The batch item of a row: the last one that begins at or before it.
-EQL_HD int64_t item_of(const int64_t* offsets, int64_t num_items, int64_t row) {
-  int64_t low = 0, high = num_items - 1;
-  while (low < high) {
-    const int64_t middle = (low + high + 1) / 2;
-    if (offsets[middle] <= row) {
-      low = middle;
-    } else {
-      high = middle - 1;
-    }
-  }
-  return low;
 }
 
 // inside is (num_boxes, num_points).

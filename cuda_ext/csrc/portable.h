@@ -26,4 +26,11 @@ EQL_HD T max_of(T a, T b) {
   return a < b ? b : a;
 }
 
+// Number of bits that hold 0 .. count - 1.
+EQL_HD int bits_of(uint64_t count) {
+  int bits = 0;
+  while (bits < 64 && (count - 1) >> bits != 0) ++bits;
+  return bits;
+}
+
 }  // namespace equilidar

@@ -24,7 +24,7 @@ SortedCells sort_cells(const int32_t* coords, int64_t num, const Cells& shape) {
   if (std::is_sorted(keys, keys + num)) return cells;
   std::unique_ptr<Record[]> records(new Record[num]);
   parallel_for(num, kRows, [&](int64_t i) { records[i] = {uint64_t(keys[i]), uint64_t(i)}; });
-  radix_sort(records, num, bits_of(uint64_t(*std::max_element(keys, keys + num)) + 1));
+  radix_sort(records, num, 0, bits_of(uint64_t(*std::max_element(keys, keys + num)) + 1));
   cells.order.reset(new int32_t[num]);
   parallel_for(num, kRows, [&](int64_t i) {
     keys[i] = int64_t(records[i].key);
@@ -202,7 +202,7 @@ StridedPairs::StridedPairs(const int32_t* coords, int64_t num, const Geometry& g
     }
   }
   const int64_t batch_size = lines_.empty() ? 0 : lines_.back().batch + 1;
-  if (num_readers > 0) radix_sort(readers_, num_readers, bits_of(uint64_t(batch_size) * g.out_shape.z * g.out_shape.y));
+  if (num_readers > 0) radix_sort(readers_, num_readers, 0, bits_of(uint64_t(batch_size) * g.out_shape.z * g.out_shape.y));
   for (int64_t r = 0; r < num_readers; ++r) {
     if (r == 0 || readers_[r].key != readers_[r - 1].key) groups_.push_back(r);
   }

@@ -190,7 +190,7 @@ PairsOnDevice strided_pairs_cuda(const int32_t* coords, int64_t num, const Geome
   pairs.pair_keys = pair_keys;
   pairs.pair_taps = ids;
   pairs.out_keys = out_keys;
-  sort_by_key(pairs.pair_keys, pairs.pair_taps, capacity, key_bits(uint64_t(num_offsets) * capacity + 1), workspace, stream);
+  sort_by_key(pairs.pair_keys, pairs.pair_taps, capacity, bits_of(uint64_t(num_offsets) * capacity + 1), workspace, stream);
   std::vector<unsigned long long> host(num_offsets + 1);
   read_back(host.data(), sums, num_offsets + 1, stream, "strided_pairs");
   for (int64_t k = 0; k < num_offsets; ++k) {

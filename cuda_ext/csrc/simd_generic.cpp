@@ -7,22 +7,15 @@ namespace equilidar {
 namespace generic {
 namespace {
 
-// What every machine has: 16 bytes of SSE2 or NEON through the compiler's own vectors.
+#include "simd_kernels.inl"
+
+// What every machine has: 16 bytes of SSE2 or NEON.
 template <typename T>
-struct Vector {
-  static constexpr int kWidth = 16 / sizeof(T), kTall = 4, kWide = 2, kShort = 4;
-  typedef T Type __attribute__((vector_size(16)));
-  static Type load(const T* p) {
-    Type v;
-    std::memcpy(&v, p, sizeof v);
-    return v;
-  }
-  static void store(T* p, Type v) { std::memcpy(p, &v, sizeof v); }
-  static Type broadcast(T x) { return x - Type{}; }
+struct Vector : VectorOf<T, 16> {
+  using Type = typename VectorOf<T, 16>::Type;
+  static constexpr int kTall = 4, kWide = 2, kShort = 4;
   static Type multiply_add(Type a, Type b, Type c) { return a * b + c; }
 };
-
-#include "simd_kernels.inl"
 
 }  // namespace
 

@@ -1,8 +1,21 @@
-// Bodies of ConvKernels. Included once per instruction set, inside a namespace of its own that defines
-//   Vector<T>: kWidth, kTall (rows per block of one or two vectors), kWide (vectors per row of a block), kShort (rows of
-//   a block of kWide vectors); load, store, broadcast, multiply_add.
+// Bodies of ConvKernels. Included once per instruction set, inside a namespace of its own that then defines
+//   Vector<T>, a VectorOf<T, bytes> with multiply_add, kTall (rows per block of one or two vectors), kWide (vectors per
+//   row of a block) and kShort (rows of a block of kWide vectors).
 // No standard header may be included here: an inline function of one, compiled for AVX-512 and merged by the linker with
 // its namesakes, would crash older machines.
+
+template <typename T>
+struct Vector;
+
+template <typename T, int BYTES>
+struct VectorOf {
+  static constexpr int kWidth = BYTES / sizeof(T);
+  typedef T Type __attribute__((vector_size(BYTES)));
+  typedef T Unaligned __attribute__((vector_size(BYTES), aligned(sizeof(T)), may_alias));
+  static Type load(const T* p) { return *reinterpret_cast<const Unaligned*>(p); }
+  static void store(T* p, Type v) { *reinterpret_cast<Unaligned*>(p) = v; }
+  static Type broadcast(T x) { return x - Type{}; }
+};
 
 // C (ROWS, VECTORS) = [C +] sum over d of a(row, d) * b(d)[vector], C in registers throughout.
 template <typename T, int ROWS, int VECTORS, bool ADD, typename A, typename B>

@@ -13,13 +13,6 @@ inline void check_cuda(cudaError_t error, const char* name) {
   if (error != cudaSuccess) throw std::runtime_error(std::string(name) + ": " + cudaGetErrorString(error));
 }
 
-// Number of bits that hold 0 .. count - 1.
-inline int key_bits(uint64_t count) {
-  int bits = 1;
-  for (; bits < 64 && (count - 1) >> bits != 0; ++bits) {}
-  return bits;
-}
-
 // Sort pairs stably by keys below 2^bits; the sorted ones are new.
 template <typename K, typename V>
 void sort_by_key(const K*& keys, const V*& values, int64_t num, int bits, Workspace& workspace, cudaStream_t stream) {

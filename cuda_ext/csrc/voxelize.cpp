@@ -2,132 +2,171 @@
 
 #include <algorithm>
 
+#include "cell_hash.h"
 #include "parallel.h"
+#include "voxel_cells.h"
 
 namespace equilidar {
 namespace {
 
-constexpr int64_t kPoints = 4096;
+constexpr int64_t kPoints = 32768;  // per task: one thread does as many in the time that it takes to wake another
 
-bool begins_voxel(const VoxelOrder& order, int64_t i) {
-  const uint64_t key = order.records[i].key;
-  return key != uint64_t(order.keys.outside) && (i == 0 || key != order.records[i - 1].key);
-}
+// Runs of points that follow each other in the cloud and share a voxel, as a scan's often do: key and first point, side
+// by side in a word; the wide one where both together take more than 64 bits.
+template <typename Word>
+struct Records {
+  const Word* words;
+  const bool* joins;  // whether a point belongs to the run of the one before it
+  int point_bits;
+  uint64_t point_mask;
 
-}  // namespace
+  uint64_t key(int64_t i) const { return uint64_t(words[i] >> point_bits); }
+  int64_t point(int64_t i) const { return int64_t(uint64_t(words[i]) & point_mask); }
+};
 
-template <typename T>
-VoxelOrder sort_points_cpu(const T* xyz, const int64_t* offsets, int64_t num_items, const VoxelGrid<T>& grid) {
-  const int64_t num = offsets[num_items];
-  VoxelOrder order{nullptr, num, VoxelKeys(grid.shape, num_items), {}, 0};
-  order.records.reset(new Record[num]);
-  const VoxelKeys keys = order.keys;
-  parallel_chunks(num, kPoints, [&](int64_t begin, int64_t end) {
-    int64_t item = item_of(offsets, num_items, begin);
-    for (int64_t i = begin; i < end; ++i) {
-      while (i >= offsets[item + 1]) ++item;
-      order.records[i] = {uint64_t(voxel_key(xyz + 3 * i, item, grid, keys)), uint64_t(i)};
-    }
-  });
-  radix_sort(order.records, num, keys.bits);
-  const int64_t chunks = (num + kPoints - 1) / kPoints;
-  order.starts.resize(chunks + 1);
-  parallel_chunks(num, kPoints, [&](int64_t begin, int64_t end) {
-    int64_t count = 0;
-    for (int64_t i = begin; i < end; ++i) count += begins_voxel(order, i);
-    order.starts[begin / kPoints + 1] = count;
-  });
-  for (int64_t chunk = 0; chunk < chunks; ++chunk) order.starts[chunk + 1] += order.starts[chunk];
-  order.num_voxels = order.starts[chunks];
-  return order;
-}
-
-void voxel_rows_cpu(const VoxelOrder& order, int64_t* rows, int32_t* coords) {
-  parallel_chunks(order.num_points, kPoints, [&](int64_t begin, int64_t end) {
-    int64_t row = order.starts[begin / kPoints] - 1;
-    for (int64_t i = begin; i < end; ++i) {
-      const Record& record = order.records[i];
-      if (begins_voxel(order, i)) order.keys.unpack(int64_t(record.key), coords + 4 * ++row);
-      rows[record.value] = record.key == uint64_t(order.keys.outside) ? -1 : row;
-    }
-  });
-}
-
-namespace {
-
-// CHANNELS: those of the features where the compiler shall know them, -1 elsewhere.
-template <int CHANNELS, typename T>
-void means_of_chunk(const VoxelOrder& order, int64_t begin, int64_t end, const T* xyz, const T* features, int64_t given,
-                    T* mean) {
-  const int64_t channels = CHANNELS < 0 ? given : CHANNELS, num = order.num_points;
-  for (int64_t i = begin; i < end;) {
-    const uint64_t key = order.records[i].key;
-    if (!begins_voxel(order, i)) {
-      ++i;
-      continue;
-    }
-    // A voxel is of the chunk that it begins in. Most hold one point.
-    const int64_t first = int64_t(order.records[i].value);
-    T x = xyz[3 * first], y = xyz[3 * first + 1], z = xyz[3 * first + 2];
-    for (int64_t c = 0; c < channels; ++c) mean[3 + c] = features[channels * first + c];
-    int64_t last = i + 1;
-    for (; last < num && order.records[last].key == key; ++last) {
-      const int64_t point = int64_t(order.records[last].value);
-      x += xyz[3 * point];
-      y += xyz[3 * point + 1];
-      z += xyz[3 * point + 2];
-      for (int64_t c = 0; c < channels; ++c) mean[3 + c] += features[channels * point + c];
-    }
-    const T count = T(last - i);
-    mean[0] = x / count;
-    mean[1] = y / count;
-    mean[2] = z / count;
-    for (int64_t c = 0; c < channels; ++c) mean[3 + c] /= count;
-    mean += 3 + channels;
-    i = last;
-  }
-}
-
-}  // namespace
-
-template <typename T>
-void voxel_means_cpu(const VoxelOrder& order, const T* xyz, const T* features, int64_t channels, T* means) {
-  const auto run = channels == 1   ? means_of_chunk<1, T>
-                   : channels == 2 ? means_of_chunk<2, T>
-                                   : means_of_chunk<-1, T>;
-  parallel_chunks(order.num_points, kPoints, [&](int64_t begin, int64_t end) {
-    run(order, begin, end, xyz, features, channels, means + order.starts[begin / kPoints] * (3 + channels));
-  });
-}
-
-int64_t hard_slots_cpu(const int64_t* rows, const int64_t* offsets, int64_t num_items, int64_t num_voxels,
-                       int64_t max_points, int64_t max_voxels, int64_t* kept, int64_t* slots) {
-  // Place of each voxel among the kept ones; -1 for one refused, -2 for one not met yet.
-  std::vector<int64_t> places(num_voxels, -2);
-  std::vector<int32_t> used;
-  int64_t num_kept = 0;
-  for (int64_t item = 0; item < num_items; ++item) {
-    const int64_t full = num_kept + max_voxels;
-    for (int64_t i = offsets[item]; i < offsets[item + 1]; ++i) {
-      slots[i] = -1;
-      if (rows[i] < 0) continue;
-      int64_t& place = places[rows[i]];
-      if (place == -2) {
-        place = num_kept < full ? num_kept : -1;
-        if (place >= 0) {
-          kept[num_kept++] = rows[i];
-          used.push_back(0);
+template <typename T, typename Word>
+class SortedPoints final : public VoxelOrder<T> {
+ public:
+  explicit SortedPoints(const Clouds<T>& clouds)
+      : keys_(clouds.keys),
+        num_points_(clouds.offsets[clouds.num_items]),
+        point_bits_(bits_of(max_of<int64_t>(num_points_, 1))),
+        words_(new Word[num_points_]),
+        joins_(new bool[num_points_ + 1]) {
+    // Each task leaves out what is outside and begins runs of its own; then the gaps are closed.
+    std::vector<int64_t> found(tasks_of(num_points_));
+    parallel_chunks(num_points_, kPoints, [&](int64_t begin, int64_t end) {
+      int64_t num = 0;
+      uint64_t last = kNoCell;
+      clouds.for_each_block(begin, end, [&](int64_t first, const uint64_t* keys, int64_t size) {
+        // Copies, which what is written cannot change, stay in registers.
+        Word* const start = words_.get() + begin + num;
+        Word* next = start;
+        bool* const joins = joins_.get() + first;
+        const int point_bits = point_bits_;
+        uint64_t before = last;
+        for (int64_t i = 0; i < size; ++i) {
+          const uint64_t key = keys[i];
+          *next = Word(key) << point_bits | Word(first + i);
+          joins[i] = (key != kNoCell) & (key == before);
+          next += (key != kNoCell) & (key != before);
+          before = key;
         }
-      }
-      if (place >= 0 && used[place] < max_points) slots[i] = place * max_points + used[place]++;
+        num += next - start;
+        last = before;
+      });
+      found[begin / kPoints] = num;
+    });
+    joins_[num_points_] = false;
+    for (int64_t task = 0; task < int64_t(found.size()); ++task) {
+      Word* const from = words_.get() + task * kPoints;
+      if (from != words_.get() + num_runs_) std::copy_n(from, found[task], words_.get() + num_runs_);
+      num_runs_ += found[task];
     }
+    radix_sort(words_, num_runs_, point_bits_, point_bits_ + keys_.batch_shift + bits_of(clouds.num_items));
+    const int64_t tasks = tasks_of(num_runs_);
+    starts_.resize(tasks + 1);
+    const Records<Word> records = sorted();
+    parallel_chunks(num_runs_, kPoints, [&, records](int64_t begin, int64_t end) {
+      int64_t count = begin == 0;
+      for (int64_t i = max_of<int64_t>(begin, 1); i < end; ++i) count += records.key(i) != records.key(i - 1);
+      starts_[begin / kPoints + 1] = count;
+    });
+    for (int64_t task = 0; task < tasks; ++task) starts_[task + 1] += starts_[task];
+    this->num_voxels = starts_[tasks];
   }
-  return num_kept;
+
+  void rows(int64_t* rows, int32_t* coords) const override {
+    parallel_chunks(num_points_, kPoints, [&](int64_t begin, int64_t end) { std::fill(rows + begin, rows + end, -1); });
+    for_each_voxel(coords, [rows](const Records<Word>& records, int64_t row, int64_t first, int64_t last) {
+      for (int64_t i = first; i < last; ++i) {
+        int64_t point = records.point(i);
+        do rows[point] = row;
+        while (records.joins[++point]);
+      }
+    });
+  }
+
+  void means(const T* xyz, const T* features, int64_t channels, T* means, int32_t* coords) const override {
+    // One channel, the intensity, is known to the compiler.
+    channels == 1 ? sum<1>(xyz, features, 1, means, coords) : sum<-1>(xyz, features, channels, means, coords);
+  }
+
+ private:
+  static int64_t tasks_of(int64_t num) { return (num + kPoints - 1) / kPoints; }
+  Records<Word> sorted() const { return {words_.get(), joins_.get(), point_bits_, (uint64_t(1) << point_bits_) - 1}; }
+
+  // Call visit(records, row, first, last) for each voxel's points, and write its coords. A voxel is of the task that it
+  // begins in.
+  template <typename Visit>
+  void for_each_voxel(int32_t* coords, const Visit& visit) const {
+    parallel_chunks(num_runs_, kPoints, [&](int64_t begin, int64_t end) {
+      // Copies, as above.
+      const Visit visit_voxel = visit;
+      const Records<Word> records = sorted();
+      const VoxelKeys keys = keys_;
+      const int64_t num = num_runs_;
+      int64_t row = starts_[begin / kPoints];
+      while (begin > 0 && begin < end && records.key(begin) == records.key(begin - 1)) ++begin;
+      for (int32_t* cell = coords + 4 * row; begin < end; ++row, cell += 4) {
+        const uint64_t key = records.key(begin);
+        int64_t last = begin + 1;
+        while (last < num && records.key(last) == key) ++last;
+        keys.unpack(int64_t(key), cell);
+        visit_voxel(records, row, begin, last);
+        begin = last;
+      }
+    });
+  }
+
+  template <int CHANNELS>
+  void sum(const T* xyz, const T* features, int64_t given, T* means, int32_t* coords) const {
+    const int64_t channels = CHANNELS < 0 ? given : CHANNELS;
+    for_each_voxel(coords, [=](const Records<Word>& records, int64_t row, int64_t first, int64_t last) {
+      T* const mean = means + row * (3 + channels);
+      T x = 0, y = 0, z = 0;
+      std::fill_n(mean + 3, channels, T(0));
+      int64_t count = 0;
+      for (int64_t i = first; i < last; ++i) {
+        int64_t point = records.point(i);
+        do {
+          x += xyz[3 * point];
+          y += xyz[3 * point + 1];
+          z += xyz[3 * point + 2];
+          for (int64_t c = 0; c < channels; ++c) mean[3 + c] += features[channels * point + c];
+          ++count;
+        } while (records.joins[++point]);
+      }
+      mean[0] = x;
+      mean[1] = y;
+      mean[2] = z;
+      // Most voxels hold one point, and divisions take long.
+      if (count == 1) return;
+      for (int64_t c = 0; c < 3 + channels; ++c) mean[c] /= T(count);
+    });
+  }
+
+  VoxelKeys keys_;
+  int64_t num_points_, num_runs_ = 0;
+  int point_bits_;
+  std::unique_ptr<Word[]> words_;
+  std::unique_ptr<bool[]> joins_;
+  std::vector<int64_t> starts_;  // voxels that begin before each task
+};
+
+}  // namespace
+
+template <typename T>
+std::unique_ptr<VoxelOrder<T>> sort_points_cpu(const T* xyz, const int64_t* offsets, int64_t num_items,
+                                               const VoxelGrid<T>& grid) {
+  const Clouds<T> clouds(xyz, offsets, num_items, grid);
+  const int bits = clouds.keys.bits + bits_of(offsets[num_items] + 1);
+  if (bits <= 64) return std::make_unique<SortedPoints<T, uint64_t>>(clouds);
+  return std::make_unique<SortedPoints<T, unsigned __int128>>(clouds);
 }
 
-#define EQL_INSTANTIATE(T)                                                                              \
-  template VoxelOrder sort_points_cpu(const T*, const int64_t*, int64_t, const VoxelGrid<T>&);          \
-  template void voxel_means_cpu(const VoxelOrder&, const T*, const T*, int64_t, T*);
+#define EQL_INSTANTIATE(T) \
+  template std::unique_ptr<VoxelOrder<T>> sort_points_cpu(const T*, const int64_t*, int64_t, const VoxelGrid<T>&);
 EQL_INSTANTIATE(float)
 EQL_INSTANTIATE(double)
 

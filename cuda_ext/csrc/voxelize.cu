@@ -9,7 +9,7 @@ __global__ void keys_kernel(const T* xyz, const int64_t* offsets, int64_t num, i
                             VoxelKeys layout, int64_t* keys, int32_t* points) {
   const int64_t i = blockIdx.x * static_cast<int64_t>(blockDim.x) + threadIdx.x;
   if (i >= num) return;
-  keys[i] = voxel_key(xyz + 3 * i, item_of(offsets, num_items, i), grid, layout);
+  keys[i] = voxel_key(xyz + 3 * i, item_of(i, offsets, num_items), grid, layout);
   points[i] = static_cast<int32_t>(i);
 }
 
@@ -23,7 +23,7 @@ __global__ void rows_kernel(VoxelOrderOnDevice order, int64_t* rows, int32_t* co
   if (i >= order.num_points) return;
   const int64_t key = order.sorted[i], row = order.rows[i] - 1;
   const bool is_inside = key != order.keys.outside;
-  rows[order.points[i]] = is_inside ? row : -1;
+  if (rows != nullptr) rows[order.points[i]] = is_inside ? row : -1;
   if (is_inside && (i == 0 || order.sorted[i - 1] != key)) order.keys.unpack(key, coords + 4 * row);
 }
 

@@ -21,7 +21,7 @@ from equilidar.ops._registration import define_op
 from equilidar.structures.host_sync import allowed_sync
 
 IntTriple = tuple[int, int, int]
-_MAX_CELLS = 1 << 47
+_MAX_BATCH = (1 << 16) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,8 @@ def submanifold_rulebook(coords: Int32[Tensor, "V 4"], shape: IntTriple, kernel:
     """
     if any(size < 1 or size % 2 == 0 for size in kernel):
         raise ValueError(f"kernel of a submanifold convolution must be odd along every axis, got {tuple(kernel)}")
-    check_cells(shape)
+    # Neighbours of cells at the border have keys, too.
+    check_cells([size + extent // 2 for size, extent in zip(shape, kernel, strict=True)])
     with allowed_sync("size of the rulebook"):
         in_rows, out_rows, counts = _submanifold_pairs(coords, shape, kernel)
         per_offset = tuple(counts.tolist())
@@ -84,8 +85,8 @@ def strided_rulebook(
     Returns:
         The rulebook, and the output coords sorted by [batch, z, y, x].
     """
-    output_shape(shape, kernel, stride, padding)
     check_cells(shape)
+    check_cells(output_shape(shape, kernel, stride, padding))
     with allowed_sync("size of the rulebook, number of output cells"):
         in_rows, out_rows, counts, out_coords = _strided_pairs(coords, shape, kernel, stride, padding)
         per_offset = tuple(counts.tolist())
@@ -112,12 +113,20 @@ def output_shape(shape: IntTriple, kernel: IntTriple, stride: IntTriple, padding
     return z, y, x
 
 
-def check_cells(shape: IntTriple) -> None:
-    """Raise ValueError where `cell_keys` could exceed 63 bits; 16 of them are left to the batch."""
-    if math.prod(shape) >= _MAX_CELLS:
+def check_cells(shape: Sequence[int], batch_size: int = _MAX_BATCH) -> None:
+    """Raise ValueError where cells could not be told apart: keys have 63 bits, and indices along an axis 31.
+
+    Args:
+        shape: cells (z, y, x).
+        batch_size: number of items; where only a device knows it, 16 bits are left to it.
+    """
+    # Indices side by side in one integer: some kernels make keys so, which `cell_keys` are never larger than.
+    bits = [(size - 1).bit_length() for size in shape]
+    if sum(bits) + batch_size.bit_length() > 63 or max(bits) > 31:
         raise ValueError(
-            f"a grid of {tuple(shape)} cells (z, y, x) holds {math.prod(shape):.1e}, at most {_MAX_CELLS:.1e} can be "
-            "told apart: choose a smaller grid or larger voxels"
+            f"a grid of {tuple(shape)} cells (z, y, x) has indices of {bits} bits, and a batch of {batch_size} takes "
+            f"{batch_size.bit_length()} more: at most 63 in all, and 31 along an axis, can be told apart; choose a "
+            "smaller grid or larger voxels"
         )
 
 

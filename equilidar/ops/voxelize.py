@@ -5,6 +5,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int32, Int64
@@ -60,7 +61,7 @@ def occupied_voxels(
     Returns:
         The row of each point's voxel, -1 for points outside the grid, and the occupied voxels [batch, z, y, x], sorted.
     """
-    check_cells(grid.shape)
+    check_cells(grid.shape, len(offsets) - 1)
     with allowed_sync("number of occupied voxels"):
         return _voxel_rows(xyz, offsets, grid.low, grid.high, grid.voxel_size)
 
@@ -76,7 +77,7 @@ def voxelize_mean(points: PointCloudBatch, grid: GridSpec) -> SparseVoxels:
         means = mean_by_row(torch.cat([points.xyz, points.features], 1), rows, len(coords))
     else:
         # Clouds are seldom differentiated: one op does all, without a gradient.
-        check_cells(grid.shape)
+        check_cells(grid.shape, points.batch_size)
         with allowed_sync("number of occupied voxels"):
             means, coords = _voxel_means(
                 points.xyz, points.features, points.offsets, grid.low, grid.high, grid.voxel_size
@@ -104,14 +105,12 @@ def voxelize_hard(points: PointCloudBatch, grid: GridSpec, max_points: int, max_
     """
     if max_points < 1 or max_voxels < 1:
         raise ValueError(f"max_points and max_voxels must be at least 1, got {max_points} and {max_voxels}")
-    rows, coords = occupied_voxels(points.xyz, points.offsets, grid)
-    kept, slots = _hard_slots(rows, points.offsets, len(coords), max_points, max_voxels)
-    used = (slots >= 0).nonzero()[:, 0]
-    values = torch.cat([points.xyz, points.features], 1)[used]
-    padded = values.new_zeros(len(kept) * max_points, values.shape[1]).index_copy(0, slots[used], values)
-    padded = padded.view(len(kept), max_points, values.shape[1])
-    num_points = torch.bincount(slots[used] // max_points, minlength=len(kept))
-    return HardVoxels(coords[kept], padded, num_points, grid, points.batch_size)
+    check_cells(grid.shape, points.batch_size)
+    coords, num_points, slots = _voxel_slots(
+        points.xyz, points.offsets, grid.low, grid.high, grid.voxel_size, max_points, max_voxels
+    )
+    padded = _fill_voxel_slots(points.xyz, points.features, slots, num_points, max_points)
+    return HardVoxels(coords, padded, num_points, grid, points.batch_size)
 
 
 def _rank_in_group(groups: Int64[Tensor, " N"], num_groups: int) -> Int64[Tensor, " N"]:
@@ -168,8 +167,17 @@ def _means_fake(
 
 
 def _slots_reference(
-    rows: Tensor, offsets: Tensor, num_voxels: int, max_points: int, max_voxels: int
-) -> tuple[Tensor, Tensor]:
+    xyz: Tensor,
+    offsets: Tensor,
+    low: Sequence[float],
+    high: Sequence[float],
+    voxel_size: Sequence[float],
+    max_points: int,
+    max_voxels: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the voxels that are kept, how many points each keeps, and each point's (voxel * max_points + slot)."""
+    rows, coords = _rows_reference(xyz, offsets, low, high, voxel_size)
+    num_voxels = len(coords)
     inside = (rows >= 0).nonzero()[:, 0]
     voxel = rows[inside]
     first = rows.new_full((num_voxels,), len(rows)).scatter_reduce(0, voxel, inside, "amin")
@@ -187,13 +195,42 @@ def _slots_reference(
     used = (place[voxel] >= 0) & (nth < max_points)
     slots = torch.full_like(rows, -1)
     slots[inside[used]] = place[voxel[used]] * max_points + nth[used]
-    return kept, slots
+    return coords[kept], torch.bincount(place[voxel[used]], minlength=len(kept)), slots
 
 
 def _slots_fake(
-    rows: Tensor, offsets: Tensor, num_voxels: int, max_points: int, max_voxels: int
-) -> tuple[Tensor, Tensor]:
-    return rows.new_empty(torch.library.get_ctx().new_dynamic_size()), torch.empty_like(rows)
+    xyz: Tensor,
+    offsets: Tensor,
+    low: Sequence[float],
+    high: Sequence[float],
+    voxel_size: Sequence[float],
+    max_points: int,
+    max_voxels: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    slots, coords = _rows_fake(xyz, offsets, low, high, voxel_size)
+    return coords, offsets.new_empty(coords.shape[0]), slots
+
+
+def _fill_reference(xyz: Tensor, features: Tensor, slots: Tensor, num_points: Tensor, max_points: int) -> Tensor:
+    used = (slots >= 0).nonzero()[:, 0]
+    values = torch.cat([xyz, features], 1)[used]
+    padded = values.new_zeros(len(num_points) * max_points, values.shape[1]).index_copy(0, slots[used], values)
+    return padded.view(len(num_points), max_points, values.shape[1])
+
+
+def _fill_fake(xyz: Tensor, features: Tensor, slots: Tensor, num_points: Tensor, max_points: int) -> Tensor:
+    return xyz.new_empty(num_points.shape[0], max_points, 3 + features.shape[1])
+
+
+def _fill_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(inputs[2])
+
+
+def _fill_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    (slots,) = ctx.saved_tensors
+    # One more row, for points that have no slot.
+    rows = torch.cat([grad.flatten(0, 1), grad.new_zeros(1, grad.shape[2])])[slots]
+    return rows[:, :3], rows[:, 3:], None, None, None
 
 
 _voxel_rows = define_op(
@@ -208,8 +245,17 @@ _voxel_means = define_op(
     fake=_means_fake,
     autocast="float32",
 )
-_hard_slots = define_op(
-    "hard_slots(Tensor rows, Tensor offsets, SymInt num_voxels, int max_points, int max_voxels) -> (Tensor, Tensor)",
+_voxel_slots = define_op(
+    "voxel_slots(Tensor xyz, Tensor offsets, float[] low, float[] high, float[] voxel_size, int max_points, "
+    "int max_voxels) -> (Tensor, Tensor, Tensor)",
     reference=_slots_reference,
     fake=_slots_fake,
+)
+_fill_voxel_slots = define_op(
+    "fill_voxel_slots(Tensor xyz, Tensor features, Tensor slots, Tensor num_points, int max_points) -> Tensor",
+    reference=_fill_reference,
+    fake=_fill_fake,
+    setup_context=_fill_setup,
+    backward=_fill_backward,
+    autocast="float32",
 )

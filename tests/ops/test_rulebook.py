@@ -9,6 +9,7 @@ from equilidar.ops.rulebook import (
     Rulebook,
     cell_keys,
     cells_of_keys,
+    check_cells,
     output_shape,
     strided_rulebook,
     submanifold_rulebook,
@@ -16,6 +17,7 @@ from equilidar.ops.rulebook import (
 from equilidar.testing import assert_op
 
 from .dense_oracle import random_coords, reached
+from .implementations import assert_kernel_equals_reference, assert_same_bits_with_any_threads
 
 shapes = st.tuples(st.integers(1, 4), st.integers(1, 5), st.integers(1, 6))
 counts = st.lists(st.integers(0, 30), min_size=1, max_size=3)
@@ -125,9 +127,70 @@ def test_kernels_larger_than_the_grid_are_refused():
         output_shape((2, 8, 8), (3, 1, 1), (0, 1, 1), (0, 0, 0))
 
 
-@pytest.mark.parametrize("counts", [[0], [0, 0], [1], [12, 0, 9]])
-def test_ops(counts, device):
-    coords = random_coords((3, 4, 5), counts, 0).to(device)
+def case(name: str) -> tuple[torch.Tensor, tuple[int, int, int]]:
+    shape = (3, 4, 5)
+    coords = random_coords(shape, [12, 0, 9], 0)
+    match name:
+        case "no item":
+            coords = random_coords(shape, [0], 0)
+        case "empty":
+            coords = random_coords(shape, [0, 0], 0)
+        case "one cell":
+            coords = random_coords(shape, [1], 0)
+        case "full":
+            coords = random_coords(shape, [60, 60], 0)
+        case "shuffled":
+            coords = random_coords(shape, [12, 0, 9], 0, shuffled=True)
+        case "non-contiguous":
+            coords = coords.repeat_interleave(2, 0).repeat(1, 2)[::2, 4:]
+        case "more cells than 2^31":
+            shape = (40, 1 << 15, 1 << 15)
+            coords = coords + torch.tensor([0, 37, (1 << 15) - 4, (1 << 15) - 5], dtype=torch.int32)
+        case "as many cells as keys hold":
+            shape = (62, (1 << 20) - 2, (1 << 21) - 2)
+            coords = coords * torch.tensor([32_000, 30, 349_524, 524_287], dtype=torch.int32)
+    return coords, shape
+
+
+CASES = [
+    "no item", "empty", "one cell", "one empty item", "full", "shuffled", "non-contiguous", "more cells than 2^31",
+    "as many cells as keys hold",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_ops_agree_with_their_references(name, device):
+    coords, shape = case(name)
+    check_cells([size + 1 for size in shape])
+    coords = coords.to(device)
     ops = torch.ops.equilidar
-    assert_op(ops.submanifold_pairs.default, (coords, [3, 4, 5], [3, 3, 3]))
-    assert_op(ops.strided_pairs.default, (coords, [3, 4, 5], [3, 3, 3], [2, 2, 2], [1, 1, 1]))
+    assert_op(ops.submanifold_pairs.default, (coords, shape, [3, 3, 3]))
+    assert_op(ops.strided_pairs.default, (coords, shape, [3, 3, 3], [2, 2, 2], [1, 1, 1]))
+
+
+@pytest.mark.parametrize("shuffled", [False, True], ids=["sorted", "shuffled"])
+def test_any_number_of_threads_gives_the_same_pairs(shuffled):
+    shape = (20, 70, 80)
+    coords = random_coords(shape, [40_000, 0, 9_000], 3, shuffled=shuffled)
+    ops, stride = torch.ops.equilidar, ([3, 3, 3], [2, 2, 2], [1, 1, 1])
+    assert_same_bits_with_any_threads(
+        lambda: (*ops.submanifold_pairs(coords, shape, [3, 3, 3]), *ops.strided_pairs(coords, shape, *stride))
+    )
+    assert_kernel_equals_reference(ops.submanifold_pairs.default, coords, shape, [3, 3, 3])
+    assert_kernel_equals_reference(ops.strided_pairs.default, coords, shape, *stride)
+
+
+def test_grids_whose_keys_overflow_are_refused_margins_and_output_included():
+    coords = torch.zeros(1, 4, dtype=torch.int32)
+    for shape in ((1 << 17, 1 << 15, 1 << 16), (1, 1, (1 << 31) + 1)):
+        with pytest.raises(ValueError, match="told apart"):
+            submanifold_rulebook(coords, shape, (3, 3, 3))
+        with pytest.raises(ValueError, match="told apart"):
+            strided_rulebook(coords, shape, (3, 3, 3), (2, 2, 2), (1, 1, 1))
+    # Each fits without its margin or padding.
+    fits = (1 << 15, 1 << 16, 1 << 16)
+    check_cells(fits)
+    with pytest.raises(ValueError, match="told apart"):
+        submanifold_rulebook(coords, fits, (3, 3, 3))
+    with pytest.raises(ValueError, match="told apart"):
+        strided_rulebook(coords, fits, (1, 1, 1), (1, 1, 1), (1, 1, 1))

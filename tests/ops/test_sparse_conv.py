@@ -8,6 +8,7 @@ from equilidar.ops.sparse_conv import sparse_conv
 from equilidar.testing import assert_op
 
 from .dense_oracle import conv3d, dense_of, random_coords, rows_of
+from .implementations import assert_same_bits_with_any_threads
 
 SHAPE = (4, 5, 6)
 GEOMETRIES = [
@@ -118,16 +119,39 @@ def conv_arguments(counts, *, center: bool, dtype=torch.float64, device="cpu"):
     return features, weight, *rows
 
 
+def on_device(arguments, device):
+    return [
+        arg.detach().to(device).requires_grad_(arg.requires_grad) if isinstance(arg, torch.Tensor) else arg
+        for arg in arguments
+    ]
+
+
 @pytest.mark.parametrize("center", [True, False], ids=["submanifold", "strided"])
-@pytest.mark.parametrize("counts", [[0], [1], [9, 0, 12]], ids=str)
-def test_op(counts, center, device):
-    assert_op(torch.ops.equilidar.sparse_conv.default, conv_arguments(counts, center=center, device=device))
+@pytest.mark.parametrize("counts", [[0], [0, 0], [1], [9, 0, 12]], ids=str)
+def test_registration_and_gradients(counts, center, device):
+    assert_op(torch.ops.equilidar.sparse_conv.default, on_device(conv_arguments(counts, center=center), device))
+
+
+@pytest.mark.parametrize("center", [True, False], ids=["submanifold", "strided"])
+def test_tensors_of_any_strides(center, device):
+    features, weight, *rows = on_device(conv_arguments([9, 0, 12], center=center), device)
+    # Features by column, weights as an adjoint's: (in, kz, ky, kx, out) seen from the other end; every second row.
+    by_column = features.detach().T.contiguous().T.requires_grad_()
+    permuted = weight.detach().permute(4, 1, 2, 3, 0).contiguous().permute(4, 1, 2, 3, 0).requires_grad_()
+    spread = [tensor.repeat_interleave(2)[::2] for tensor in rows[:2]]
+    assert not by_column.is_contiguous() and not permuted.is_contiguous() and not spread[0].is_contiguous()
+    arguments = (by_column, permuted, *spread, *rows[2:])
+    assert_op(torch.ops.equilidar.sparse_conv.default, arguments)
+    assert torch.equal(
+        torch.ops.equilidar.sparse_conv(*arguments), torch.ops.equilidar.sparse_conv(features, weight, *rows)
+    )
 
 
 @pytest.mark.parametrize("center", [True, False], ids=["submanifold", "strided"])
 def test_weight_gradient_op(center, device):
-    arguments = conv_arguments([9, 0, 12], center=center, device=device)
-    features, weight, in_rows, out_rows, counts, offset, num_out = arguments
+    features, weight, in_rows, out_rows, counts, offset, num_out = on_device(
+        conv_arguments([9, 0, 12], center=center), device
+    )
     generator = torch.Generator().manual_seed(2)
     grad = torch.randn(num_out, len(weight), generator=generator, dtype=torch.float64).to(device).requires_grad_()
     arguments = (features, grad, in_rows, out_rows, counts, offset, list(weight.shape[1:4]))
@@ -153,11 +177,21 @@ def test_sums_are_kept_in_float32_under_autocast():
     assert out[13] == torch.tensor(27 * (1 + 1 / 128)).bfloat16()
 
 
-def test_results_are_bitwise_reproducible():
-    coords = random_coords((8, 16, 16), [900], 0)
-    features, weight, _ = (tensor.detach().float() for tensor in leaves(900, (3, 3, 3), 0, 16, 16))
-    rulebook = submanifold_rulebook(coords, (8, 16, 16), (3, 3, 3))
-    assert torch.equal(sparse_conv(features, weight, rulebook), sparse_conv(features, weight, rulebook))
+@pytest.mark.parametrize("center", [True, False], ids=["submanifold", "strided"])
+def test_any_number_of_threads_gives_the_same_bits(center):
+    shape = (16, 24, 24)
+    coords = random_coords(shape, [3000, 0, 2000], 0)
+    if center:
+        rulebook = submanifold_rulebook(coords, shape, (3, 3, 3))
+    else:
+        rulebook, _ = strided_rulebook(coords, shape, (3, 3, 3), (2, 2, 2), (1, 1, 1))
+    features, weight, bias = (tensor.detach().float().requires_grad_() for tensor in leaves(5000, (3, 3, 3), 0, 16, 20))
+
+    def run() -> tuple[torch.Tensor, ...]:
+        out = sparse_conv(features, weight, rulebook, bias)
+        return out, *torch.autograd.grad(out.square().sum(), (features, weight, bias))
+
+    assert_same_bits_with_any_threads(run)
 
 
 def test_what_does_not_belong_together_is_refused():

@@ -9,6 +9,8 @@ from equilidar.structures import GridSpec, PointCloudBatch
 from equilidar.structures.offsets import from_lengths
 from equilidar.testing import assert_close, assert_op
 
+from .implementations import assert_kernel_equals_reference, assert_same_bits_with_any_threads
+
 GRID = GridSpec((-2.0, -1.0, -1.0), (2.0, 2.0, 1.0), (0.5, 0.25, 1.0))
 
 
@@ -106,11 +108,91 @@ def test_hard_refuses_empty_caps():
         voxelize_hard(cloud([3], 0), GRID, 0, 5)
 
 
+def case(name: str) -> tuple[PointCloudBatch, GridSpec]:
+    points, grid = cloud([20, 0, 7], 1), GRID
+    xyz, features, offsets = points.xyz, points.features, points.offsets
+    match name:
+        case "no item":
+            points = cloud([], 0)
+        case "empty":
+            points = cloud([0, 0], 0)
+        case "one point":
+            points = cloud([1], 0, spread=0.5)
+        case "duplicates":
+            points = PointCloudBatch(xyz[[0, 1, 0, 0, 1]], features[:5], torch.tensor([0, 2, 5]), points.channels)
+        case "out of range":
+            points = PointCloudBatch(xyz + 100, features, offsets, points.channels)
+        case "no number":
+            xyz[3], xyz[5, 1], xyz[7, 2] = torch.nan, torch.inf, -torch.inf
+        case "non-contiguous":
+            table, bounds = torch.cat([features, xyz.flip(1), features], 1), offsets.repeat_interleave(2)
+            points = PointCloudBatch(table[:, 2:5].flip(1), table[:, ::5][:, :2], bounds[::2], points.channels)
+        case "double":
+            points = PointCloudBatch(xyz.double(), features.double(), offsets, points.channels)
+        case "more cells than 2^31":
+            grid = GridSpec((-5000.0, -5000.0, -2.0), (5000.0, 5000.0, 2.0), (0.05, 0.05, 0.1))
+            points = PointCloudBatch(xyz * 1600, features, offsets, points.channels)
+        case "key and row in more than 64 bits":
+            grid = GridSpec((-16384.0, -8192.0, -8192.0), (16384.0, 8192.0, 8192.0), (0.5, 0.5, 0.5))
+            bounds = torch.full((1 << 16,), 27).index_fill_(0, torch.arange(40000), 11)
+            bounds[0] = 0
+            points = PointCloudBatch(xyz * 2000, features, bounds, points.channels)
+    return points, grid
+
+
+CASES = [
+    "no item", "empty", "one point", "one empty item", "duplicates", "out of range", "no number", "non-contiguous",
+    "double", "more cells than 2^31", "key and row in more than 64 bits",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_ops_agree_with_their_references(name, device):
+    points, grid = case(name)
+    points = points.to(device)
+    ops, ranges = torch.ops.equilidar, (grid.low, grid.high, grid.voxel_size)
+    assert_op(ops.voxel_rows.default, (points.xyz, points.offsets, *ranges))
+    assert_op(ops.voxel_means.default, (points.xyz, points.features, points.offsets, *ranges))
+    assert_op(ops.voxel_slots.default, (points.xyz, points.offsets, *ranges, 2, 5))
+    _, num_points, slots = ops.voxel_slots(points.xyz, points.offsets, *ranges, 2, 5)
+    values = [tensor.detach().clone().requires_grad_() for tensor in (points.xyz.nan_to_num(), points.features)]
+    assert_op(ops.fill_voxel_slots.default, (*values, slots, num_points, 2))
+
+
+def test_any_number_of_threads_gives_the_same_bits():
+    points = cloud([60_000, 0, 50_000], 4)
+    fine = GridSpec((-2.0, -2.0, -1.0), (2.0, 2.0, 1.0), (0.05, 0.05, 0.1))
+
+    def run() -> tuple[torch.Tensor, ...]:
+        mean, hard = voxelize_mean(points, fine), voxelize_hard(points, fine, 2, 9000)
+        rows, _ = occupied_voxels(points.xyz, points.offsets, fine)
+        return rows, mean.coords, mean.features, hard.coords, hard.points, hard.num_points
+
+    assert_same_bits_with_any_threads(run)
+    # Many at once take other ways than few: they agree with the reference, too.
+    args = (points.xyz, points.features, points.offsets, fine.low, fine.high, fine.voxel_size)
+    assert_kernel_equals_reference(torch.ops.equilidar.voxel_means.default, *args)
+    slots = (points.xyz, points.offsets, fine.low, fine.high, fine.voxel_size, 2, 9000)
+    assert_kernel_equals_reference(torch.ops.equilidar.voxel_slots.default, *slots)
+
+
+def test_cells_that_no_key_tells_apart_are_refused():
+    points = cloud([5], 0)
+    for low, size in ((-1e6, 1e-3), (-2e4, 1e-5)):
+        grid = GridSpec((low,) * 3, (-low,) * 3, (size,) * 3)
+        for run in (voxelize_mean, lambda *args: voxelize_hard(*args, 3, 3)):
+            with pytest.raises(ValueError, match="told apart"):
+                run(points, grid)
+    # The batch takes part of the key.
+    fits = GridSpec((-16384.0, -8192.0, -8192.0), (16384.0, 8192.0, 8192.0), (0.5, 0.5, 0.5))
+    voxel_rows(points.xyz, points.offsets, fits)
+    with pytest.raises(ValueError, match="batch of 131072"):
+        voxel_rows(points.xyz, torch.full((131_073,), 5).index_fill_(0, torch.tensor([0]), 0), fits)
+
+
 @pytest.mark.parametrize("lengths", [[0, 0], [1], [20, 0, 7]], ids=str)
-def test_means_agree_with_the_reference_and_with_the_differentiable_way(lengths, device):
-    points = cloud(lengths, 1).to(device)
-    args = (points.xyz, points.features, points.offsets, GRID.low, GRID.high, GRID.voxel_size)
-    assert_op(torch.ops.equilidar.voxel_means.default, args)
+def test_means_agree_with_the_differentiable_way(lengths):
+    points = cloud(lengths, 1)
     plain = voxelize_mean(points, GRID)
     points.features.requires_grad_()
     differentiable = voxelize_mean(points, GRID)
@@ -128,10 +210,3 @@ def test_mean_is_differentiable():
     rows = torch.tensor([0, 2, 0, 2, -1, 2])
     assert torch.autograd.gradcheck(lambda v: mean_by_row(v, rows, 4), values)
     assert mean_by_row(values, rows, 4)[[1, 3]].abs().sum() == 0
-
-
-@pytest.mark.parametrize("lengths", [[0, 0], [1], [20, 0, 7], [300, 500]], ids=str)
-def test_rows_op(lengths, device):
-    points = cloud(lengths, 1).to(device)
-    args = (points.xyz, points.offsets, GRID.low, GRID.high, GRID.voxel_size)
-    assert_op(torch.ops.equilidar.voxel_rows.default, args)

@@ -1,5 +1,6 @@
 // Bindings of voxelization, rulebooks and sparse convolution on the CPU.
 #include "bind/sparse.h"
+#include "voxel_slots.h"
 
 namespace equilidar {
 namespace {
@@ -64,46 +65,62 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> strided_pairs(const Tensor& given, at
   return {in_rows, out_rows, on_host(pairs.counts), out_coords};
 }
 
-std::tuple<Tensor, Tensor> voxel_rows(const Tensor& xyz, const Tensor& offsets, at::ArrayRef<double> low,
+std::tuple<Tensor, Tensor> voxel_rows(const Tensor& given, const Tensor& offsets, at::ArrayRef<double> low,
                                       at::ArrayRef<double> high, at::ArrayRef<double> size) {
-  const Tensor points = xyz.contiguous(), bounds = offsets.contiguous();
-  Tensor rows = at::empty({points.size(0)}, bounds.options()), coords;
-  AT_DISPATCH_FLOATING_TYPES(points.scalar_type(), "voxel_rows", [&] {
-    const VoxelGrid<scalar_t> grid = grid_of<scalar_t>(low, high, size);
-    const VoxelOrder order =
-        sort_points_cpu(points.const_data_ptr<scalar_t>(), bounds.const_data_ptr<int64_t>(), bounds.size(0) - 1, grid);
-    coords = at::empty({order.num_voxels, 4}, bounds.options().dtype(at::kInt));
-    voxel_rows_cpu(order, rows.mutable_data_ptr<int64_t>(), coords.mutable_data_ptr<int32_t>());
+  const Tensor xyz = given.contiguous(), bounds = offsets.contiguous();
+  Tensor rows = at::empty({xyz.size(0)}, bounds.options()), coords;
+  AT_DISPATCH_FLOATING_TYPES(xyz.scalar_type(), "voxel_rows", [&] {
+    const auto order = sort_points_cpu(xyz.const_data_ptr<scalar_t>(), bounds.const_data_ptr<int64_t>(),
+                                       bounds.size(0) - 1, grid_of<scalar_t>(low, high, size));
+    coords = at::empty({order->num_voxels, 4}, bounds.options().dtype(at::kInt));
+    order->rows(rows.mutable_data_ptr<int64_t>(), coords.mutable_data_ptr<int32_t>());
   });
   return {rows, coords};
 }
 
-std::tuple<Tensor, Tensor> voxel_means(const Tensor& given_xyz, const Tensor& given_features,
-                                               const Tensor& offsets, at::ArrayRef<double> low, at::ArrayRef<double> high,
-                                               at::ArrayRef<double> size) {
+std::tuple<Tensor, Tensor> voxel_means(const Tensor& given_xyz, const Tensor& given_features, const Tensor& offsets,
+                                       at::ArrayRef<double> low, at::ArrayRef<double> high, at::ArrayRef<double> size) {
   const Tensor xyz = given_xyz.contiguous(), features = given_features.contiguous(), bounds = offsets.contiguous();
-  Tensor rows = at::empty({xyz.size(0)}, bounds.options()), coords, means;
+  Tensor coords, means;
   AT_DISPATCH_FLOATING_TYPES(xyz.scalar_type(), "voxel_means", [&] {
     const scalar_t* const points = xyz.const_data_ptr<scalar_t>();
-    const VoxelOrder order =
-        sort_points_cpu(points, bounds.const_data_ptr<int64_t>(), bounds.size(0) - 1, grid_of<scalar_t>(low, high, size));
-    coords = at::empty({order.num_voxels, 4}, bounds.options().dtype(at::kInt));
-    means = at::empty({order.num_voxels, 3 + features.size(1)}, xyz.options());
-    voxel_rows_cpu(order, rows.mutable_data_ptr<int64_t>(), coords.mutable_data_ptr<int32_t>());
-    voxel_means_cpu(order, points, features.const_data_ptr<scalar_t>(), features.size(1),
-                    means.mutable_data_ptr<scalar_t>());
+    const auto order = sort_points_cpu(points, bounds.const_data_ptr<int64_t>(), bounds.size(0) - 1,
+                                       grid_of<scalar_t>(low, high, size));
+    coords = at::empty({order->num_voxels, 4}, bounds.options().dtype(at::kInt));
+    means = at::empty({order->num_voxels, 3 + features.size(1)}, xyz.options());
+    order->means(points, features.const_data_ptr<scalar_t>(), features.size(1), means.mutable_data_ptr<scalar_t>(),
+                 coords.mutable_data_ptr<int32_t>());
   });
   return {means, coords};
 }
 
-std::tuple<Tensor, Tensor> hard_slots(const Tensor& given_rows, const Tensor& offsets, int64_t num_voxels,
-                                      int64_t max_points, int64_t max_voxels) {
-  const Tensor rows = given_rows.contiguous(), bounds = offsets.contiguous();
-  Tensor kept = at::empty({num_voxels}, rows.options()), slots = at::empty_like(rows);
-  const int64_t num_kept = hard_slots_cpu(rows.const_data_ptr<int64_t>(), bounds.const_data_ptr<int64_t>(),
-                                          bounds.size(0) - 1, num_voxels, max_points, max_voxels,
-                                          kept.mutable_data_ptr<int64_t>(), slots.mutable_data_ptr<int64_t>());
-  return {kept.narrow(0, 0, num_kept).clone(), slots};
+std::tuple<Tensor, Tensor, Tensor> voxel_slots(const Tensor& given, const Tensor& offsets, at::ArrayRef<double> low,
+                                              at::ArrayRef<double> high, at::ArrayRef<double> size,
+                                              int64_t max_points, int64_t max_voxels) {
+  const Tensor xyz = given.contiguous(), bounds = offsets.contiguous();
+  Tensor slots = at::empty({xyz.size(0)}, bounds.options()), coords, num_points;
+  AT_DISPATCH_FLOATING_TYPES(xyz.scalar_type(), "voxel_slots", [&] {
+    const FirstVoxels voxels = voxel_slots_cpu(
+        xyz.const_data_ptr<scalar_t>(), bounds.const_data_ptr<int64_t>(), bounds.size(0) - 1,
+        grid_of<scalar_t>(low, high, size), max_points, max_voxels, slots.mutable_data_ptr<int64_t>());
+    coords = at::empty({voxels.num_voxels, 4}, bounds.options().dtype(at::kInt));
+    num_points = at::empty({voxels.num_voxels}, bounds.options());
+    voxels.list(coords.mutable_data_ptr<int32_t>(), num_points.mutable_data_ptr<int64_t>());
+  });
+  return {coords, num_points, slots};
+}
+
+Tensor fill_voxel_slots(const Tensor& given_xyz, const Tensor& given_features, const Tensor& given_slots,
+                  const Tensor& num_points, int64_t max_points) {
+  const Tensor xyz = given_xyz.contiguous(), features = given_features.contiguous(), slots = given_slots.contiguous();
+  const Tensor used = num_points.contiguous();
+  Tensor padded = at::empty({used.size(0), max_points, 3 + features.size(1)}, xyz.options());
+  AT_DISPATCH_FLOATING_TYPES(xyz.scalar_type(), "fill_voxel_slots", [&] {
+    fill_voxel_slots_cpu(xyz.const_data_ptr<scalar_t>(), features.const_data_ptr<scalar_t>(), features.size(1),
+                   slots.const_data_ptr<int64_t>(), slots.size(0), used.const_data_ptr<int64_t>(), used.size(0),
+                   max_points, padded.mutable_data_ptr<scalar_t>());
+  });
+  return padded;
 }
 
 }  // namespace
@@ -111,7 +128,8 @@ std::tuple<Tensor, Tensor> hard_slots(const Tensor& given_rows, const Tensor& of
 TORCH_LIBRARY_IMPL(equilidar, CPU, m) {
   m.impl("voxel_rows", TORCH_FN(voxel_rows));
   m.impl("voxel_means", TORCH_FN(voxel_means));
-  m.impl("hard_slots", TORCH_FN(hard_slots));
+  m.impl("voxel_slots", TORCH_FN(voxel_slots));
+  m.impl("fill_voxel_slots", TORCH_FN(fill_voxel_slots));
   m.impl("submanifold_pairs", TORCH_FN(submanifold_pairs));
   m.impl("strided_pairs", TORCH_FN(strided_pairs));
   m.impl("sparse_conv", TORCH_FN(sparse_conv));

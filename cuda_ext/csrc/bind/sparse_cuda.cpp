@@ -1,22 +1,12 @@
-// Bindings of voxelization, rulebooks and sparse convolution on CUDA. (`hard_slots` stays PyTorch's there: no training
-// path of a CUDA backbone reads it.)
+// Bindings of voxelization, rulebooks and sparse convolution on CUDA. (Capped voxels, `voxel_slots` and
+// `fill_voxel_slots`, stay PyTorch's there: no training path of a CUDA backbone reads them.)
 #if defined(EQUILIDAR_WITH_CUDA)
 #include "bind/binding.h"
 #include "bind/sparse.h"
+#include "bind/tensor_workspace.h"
 
 namespace equilidar {
 namespace {
-
-// Scratch from PyTorch's allocator, in use on the current stream alone.
-class TensorWorkspace : public Workspace {
- public:
-  explicit TensorWorkspace(const Tensor& like) : options_(like.options().dtype(at::kByte)) {}
-  void* bytes(int64_t size) override { return held_.emplace_back(at::empty({max_of<int64_t>(size, 1)}, options_)).mutable_data_ptr(); }
-
- private:
-  at::TensorOptions options_;
-  std::vector<Tensor> held_;
-};
 
 Stream current_stream() { return static_cast<Stream>(c10::cuda::getCurrentCUDAStream().stream()); }
 
@@ -42,7 +32,7 @@ std::tuple<Tensor, Tensor> voxel_means_on_cuda(const Tensor& given_xyz, const Te
                                                        at::ArrayRef<double> high, at::ArrayRef<double> size) {
   const c10::cuda::CUDAGuard guard(given_xyz.device());
   const Tensor xyz = given_xyz.contiguous(), features = given_features.contiguous(), bounds = offsets.contiguous();
-  Tensor rows = at::empty({xyz.size(0)}, bounds.options()), coords, means;
+  Tensor coords, means;
   TensorWorkspace workspace(xyz);
   AT_DISPATCH_FLOATING_TYPES(xyz.scalar_type(), "voxel_means", [&] {
     const scalar_t* const points = xyz.const_data_ptr<scalar_t>();
@@ -51,7 +41,7 @@ std::tuple<Tensor, Tensor> voxel_means_on_cuda(const Tensor& given_xyz, const Te
                          grid_of<scalar_t>(low, high, size), workspace, current_stream());
     coords = at::empty({order.num_voxels, 4}, bounds.options().dtype(at::kInt));
     means = at::empty({order.num_voxels, 3 + features.size(1)}, xyz.options());
-    voxel_rows_cuda(order, rows.mutable_data_ptr<int64_t>(), coords.mutable_data_ptr<int32_t>(), current_stream());
+    voxel_rows_cuda(order, nullptr, coords.mutable_data_ptr<int32_t>(), current_stream());
     voxel_means_cuda(order, points, features.const_data_ptr<scalar_t>(), features.size(1),
                      means.mutable_data_ptr<scalar_t>(), current_stream());
   });

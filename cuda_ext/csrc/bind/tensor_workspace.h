@@ -1,4 +1,4 @@
-// The kernels' workspace as tensors.
+// The kernels' workspace as tensors, in use on the current stream alone.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -6,6 +6,7 @@
 
 #include <vector>
 
+#include "portable.h"
 #include "workspace.h"
 
 namespace equilidar {
@@ -15,8 +16,8 @@ class TensorWorkspace final : public Workspace {
   explicit TensorWorkspace(const at::Tensor& like) : options_(like.options().dtype(at::kByte)) {}
 
   void* bytes(int64_t size) override {
-    held_.push_back(at::empty({size}, options_));
-    return held_.back().mutable_data_ptr();
+    // Never null: CUB takes that for the question how much it needs.
+    return held_.emplace_back(at::empty({max_of<int64_t>(size, 1)}, options_)).mutable_data_ptr();
   }
 
  private:
