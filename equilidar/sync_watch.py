@@ -25,7 +25,7 @@ _WAITING = frozenset(
         *(f"aten::{name}" for name in ("_local_scalar_dense", "is_nonzero", "equal", "_linalg_check_errors")),
         *(f"aten::{name}" for name in ("nonzero", "masked_select", "bincount", "_unique", "_unique2")),
         *(f"aten::{name}" for name in ("unique_dim", "unique_consecutive", "unique_dim_consecutive")),
-        *(f"equilidar::{name}" for name in ("voxel_rows", "voxel_means", "hard_slots")),
+        *(f"equilidar::{name}" for name in ("voxel_rows", "voxel_means", "voxel_slots")),
         *(f"equilidar::{name}" for name in ("submanifold_pairs", "strided_pairs")),
         *(f"equilidar::{name}" for name in ("rotated_nms", "axis_aligned_nms", "circle_nms")),
     ]

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 __version__ = "0.1.0"
-INTERFACE = 1
+INTERFACE = 2
 """Number of the ops' schemas that these kernels were written for; `equilidar.ops._extension` holds the one it needs."""
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 
 PACKAGE = "equilidar_kernels"
-INTERFACE = 1
+INTERFACE = 2
 """To be raised, here and in the kernels' package, whenever the schema of an op that has a kernel changes."""
 
 

@@ -191,8 +191,8 @@ def test_cells_that_no_key_tells_apart_are_refused():
 
 
 @pytest.mark.parametrize("lengths", [[0, 0], [1], [20, 0, 7]], ids=str)
-def test_means_agree_with_the_differentiable_way(lengths):
-    points = cloud(lengths, 1)
+def test_means_agree_with_the_differentiable_way(lengths, device):
+    points = cloud(lengths, 1).to(device)
     plain = voxelize_mean(points, GRID)
     points.features.requires_grad_()
     differentiable = voxelize_mean(points, GRID)
