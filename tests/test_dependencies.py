@@ -11,7 +11,10 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "equilidar"
 
 # structures <- ops <- nn <- backbones <- objectives | detection <- training <- tools
+# Single modules that know nothing of the package and serve everywhere above it.
+BASE = {"atomic_file", "compiled"}
 LAYERS = {
+    **{part: set() for part in BASE},
     "structures": set(),
     "ops": {"structures"},
     "nn": {"structures", "ops"},
@@ -19,10 +22,10 @@ LAYERS = {
     "objectives": {"structures", "ops", "nn", "backbones"},
     "detection": {"structures", "ops", "nn", "backbones"},
     "augment": {"structures", "ops"},
-    "data": {"structures", "ops"},
-    "evaluation": {"structures", "ops"},
+    "data": {"structures", "ops", *BASE},
+    "evaluation": {"structures", "ops", *BASE},
     "flow": {"structures", "ops", "nn"},
-    "checkpoint": {"structures", "backbones"},
+    "checkpoint": {"structures", "backbones", "atomic_file"},
     "report": {"structures", "ops", "data", "evaluation"},
     "testing": {"structures", "ops"},
 }

@@ -13,7 +13,7 @@ from typing import IO, Any
 import numpy as np
 import orjson
 
-from equilidar.evaluation.compiled import compiled
+from equilidar.compiled import compiled
 
 _CHUNK = 1 << 20
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from equilidar.evaluation.compiled import compiled
+from equilidar.compiled import compiled
 from equilidar.evaluation.json_stream import read_records
 from equilidar.evaluation.waymo_boxes import TYPES, WaymoBoxes
 

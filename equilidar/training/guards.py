@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from equilidar.checkpoint.atomic import atomic_write
+from equilidar.atomic_file import atomic_file
 from equilidar.data.faults import FaultBudget
 from equilidar.data.loading import LoadedBatch
 from equilidar.training.run_directory import RunDirectory
@@ -102,7 +102,7 @@ def stop_if_not_finite(
     if not wrong:
         return
     path = folder / f"non_finite_step{step}.pt"
-    with atomic_write(path) as file:
+    with atomic_file(path) as file:
         torch.save({"batch": as_plain(batch), "terms": dict(zip(values, numbers, strict=True)), "step": step}, file)
     terms = ", ".join(f"{name} = {number}" for name, number in wrong.items())
     raise NonFiniteError(f"not finite at step {step}: {terms}; samples: {', '.join(keys)}; batch saved to {path}")
