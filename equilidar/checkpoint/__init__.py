@@ -1,6 +1,5 @@
 """Backbones on disk: saved with their identity, loaded strictly; OpenPCDet's weights in and out."""
 
-from equilidar.checkpoint.atomic import atomic_write
 from equilidar.checkpoint.handoff import SavedBackbone, load_backbone, read_backbone, save_backbone
 from equilidar.checkpoint.identity import BackboneIdentity
 from equilidar.checkpoint.load_report import LoadReport
@@ -10,7 +9,6 @@ __all__ = [
     "BackboneIdentity",
     "LoadReport",
     "SavedBackbone",
-    "atomic_write",
     "load_backbone",
     "load_openpcdet_state",
     "read_backbone",

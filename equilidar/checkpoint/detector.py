@@ -9,7 +9,7 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor, nn
 
-from equilidar.checkpoint.atomic import atomic_write
+from equilidar.atomic_file import atomic_file
 from equilidar.checkpoint.load_report import LoadReport, check_finite, load_covering
 from equilidar.checkpoint.whole_file import read_whole
 from equilidar.structures import SensorContract
@@ -70,7 +70,7 @@ def save_detector(
         "provenance": json.dumps(dict(provenance), sort_keys=True),
     }
     content = safetensors.torch.save(tensors, metadata)
-    with atomic_write(path) as file:
+    with atomic_file(path) as file:
         file.write(content)
 
 

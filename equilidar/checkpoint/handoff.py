@@ -12,8 +12,8 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor, nn
 
+from equilidar.atomic_file import atomic_file
 from equilidar.backbones.feature_info import Backbone
-from equilidar.checkpoint.atomic import atomic_write
 from equilidar.checkpoint.identity import BackboneIdentity, content_hash, tensors_of
 from equilidar.checkpoint.load_report import LoadReport, check_finite, load_covering
 from equilidar.checkpoint.whole_file import read_whole
@@ -71,7 +71,7 @@ def save_backbone(
         "provenance": json.dumps(provenance, sort_keys=True),
     }
     content = safetensors.torch.save(tensors, metadata)
-    with atomic_write(path) as file:
+    with atomic_file(path) as file:
         file.write(content)
     return identity
 

@@ -14,39 +14,8 @@ from equilidar.data.feather import POSE_COLUMNS, read_feather, rigid_transforms
 from equilidar.data.listing import files_hash
 from equilidar.data.recordings import Run, read_sweep
 from equilidar.data.track_ids import track_number
+from equilidar.formats.argoverse2_annotations import CATEGORIES, EVALUATED_CATEGORIES
 from equilidar.structures import Boxes3D, LabelledSweep, SensorContract, Sweep
-
-# The 26 categories that are evaluated, the most frequent first as the data set's paper lists them.
-CLASS_NAMES = (
-    "REGULAR_VEHICLE",
-    "PEDESTRIAN",
-    "BOLLARD",
-    "CONSTRUCTION_CONE",
-    "CONSTRUCTION_BARREL",
-    "STOP_SIGN",
-    "BICYCLE",
-    "LARGE_VEHICLE",
-    "WHEELED_DEVICE",
-    "BUS",
-    "BOX_TRUCK",
-    "SIGN",
-    "TRUCK",
-    "MOTORCYCLE",
-    "BICYCLIST",
-    "VEHICULAR_TRAILER",
-    "TRUCK_CAB",
-    "MOTORCYCLIST",
-    "DOG",
-    "SCHOOL_BUS",
-    "WHEELED_RIDER",
-    "STROLLER",
-    "ARTICULATED_BUS",
-    "MESSAGE_BOARD_TRAILER",
-    "MOBILE_PEDESTRIAN_CROSSING_SIGN",
-    "WHEELCHAIR",
-)
-# Annotated, but too rare to be evaluated.
-_OTHER_CATEGORIES = ("ANIMAL", "OFFICIAL_SIGNALER", "RAILED_VEHICLE", "TRAFFIC_LIGHT_TRAILER")
 
 _LONGEST_STEP = 0.35  # seconds between two annotations of a track that its velocity may be taken from
 
@@ -88,7 +57,7 @@ class Argoverse2Objects:
         sizes = ("length_m", "width_m", "height_m")
         names = ("timestamp_ns", "track_uuid", "category", *sizes, *POSE_COLUMNS, "num_interior_pts")
         table = read_feather(path, names)
-        unknown = sorted(set(table["category"]) - {*CLASS_NAMES, *_OTHER_CATEGORIES})
+        unknown = sorted(set(table["category"]) - set(CATEGORIES))
         if unknown:
             raise ValueError(f"{path}: unknown category {', '.join(map(repr, unknown))}; Argoverse 2 has no such class")
         uuids, rows = np.unique(table["track_uuid"].astype(str), return_inverse=True)
@@ -140,7 +109,7 @@ class Argoverse2Labelled:
         root: str | Path,
         splits: list[str] | tuple[str, ...] = ("train",),
         logs: list[str] | tuple[str, ...] | None = None,
-        class_names: list[str] | tuple[str, ...] = CLASS_NAMES,
+        class_names: list[str] | tuple[str, ...] = EVALUATED_CATEGORIES,
         min_points: int = 1,
         channels: list[str] | tuple[str, ...] = ("intensity",),
         scales: list[float] | tuple[float, ...] = (255.0,),
@@ -158,7 +127,7 @@ class Argoverse2Labelled:
             scales: see `PointFormat`.
             accumulate: see `RecordedPairs`.
         """
-        unknown = [name for name in class_names if name not in (*CLASS_NAMES, *_OTHER_CATEGORIES)]
+        unknown = [name for name in class_names if name not in CATEGORIES]
         if unknown or not class_names or len(set(class_names)) != len(class_names):
             raise ValueError(
                 f"dataset.class_names must name Argoverse 2 categories, each once, got {list(class_names)}"

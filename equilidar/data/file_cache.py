@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from equilidar.data.atomic_file import atomic_file
+from equilidar.atomic_file import atomic_file
 from equilidar.data.listing import content_hash
 
 _LOG = logging.getLogger(__name__)

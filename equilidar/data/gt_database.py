@@ -14,7 +14,7 @@ import pyarrow as pa
 import torch
 from jaxtyping import Float32, Int64
 
-from equilidar.data.atomic_file import atomic_file
+from equilidar.atomic_file import atomic_file
 from equilidar.data.faults import Fault, FaultySweepError
 from equilidar.data.protocols import provenance_of
 from equilidar.data.subsets import LabelledSubset

@@ -1,7 +1,7 @@
 """nuScenes's annotation tables and their boxes in the package's convention. Pair readers may not import this."""
 
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,31 +12,9 @@ from scipy.spatial.transform import Rotation
 
 from equilidar.data.nuscenes_tables import read_table, rows
 from equilidar.data.track_ids import track_number
+from equilidar.formats.nuscenes_annotations import CLASS_OF_CATEGORY, central_velocities
 from equilidar.structures import Boxes3D
 from equilidar.structures.boxes import wrap_angle
-
-# The detection challenge's classes and the categories that count as each (nuscenes-devkit 1.2.0,
-# nuscenes/eval/detection/utils.py). All other categories are no object of the challenge.
-CATEGORIES = {
-    "car": ("vehicle.car",),
-    "truck": ("vehicle.truck",),
-    "bus": ("vehicle.bus.bendy", "vehicle.bus.rigid"),
-    "trailer": ("vehicle.trailer",),
-    "construction_vehicle": ("vehicle.construction",),
-    "pedestrian": (
-        "human.pedestrian.adult",
-        "human.pedestrian.child",
-        "human.pedestrian.construction_worker",
-        "human.pedestrian.police_officer",
-    ),
-    "motorcycle": ("vehicle.motorcycle",),
-    "bicycle": ("vehicle.bicycle",),
-    "traffic_cone": ("movable_object.trafficcone",),
-    "barrier": ("movable_object.barrier",),
-}
-CLASS_NAMES = tuple(CATEGORIES)
-_CLASS_OF = {category: name for name, categories in CATEGORIES.items() for category in categories}
-_MAX_TIME_STEP = 1.5  # seconds between two key frames that tell a velocity, as in the devkit's box_velocity
 
 
 @dataclass(frozen=True)
@@ -119,7 +97,8 @@ def read_objects(folder: Path, samples: Collection[str]) -> dict[str, NuScenesOb
     times = {t: time for t, (time,) in read_table(folder / "sample.json", ("timestamp",)).items() if t in samples}
     everything, of_sample, links = _read_annotations(folder, samples)
     seconds = np.array([times[token] for token in of_sample], dtype=np.float64) * 1e-6
-    everything.velocity[:] = _velocities(everything.tokens, links, everything.translation, seconds)
+    place = {token: row for row, token in enumerate(everything.tokens)}
+    everything.velocity[:] = central_velocities(place, links, everything.translation, seconds)
     by_sample: dict[str, list[int]] = {token: [] for token in samples}
     for index, token in enumerate(of_sample):
         by_sample[token].append(index)
@@ -143,7 +122,7 @@ def _read_annotations(
             first = attribute[row["attribute_tokens"][0]] if row["attribute_tokens"] else ""
             # Interned: a million annotations name one another, their samples and their objects.
             own, of = sys.intern(row["token"]), sys.intern(row["instance_token"])
-            texts.append((own, of, name, _CLASS_OF.get(name, ""), first))
+            texts.append((own, of, name, CLASS_OF_CATEGORY.get(name, ""), first))
             values = [*row["translation"], *row["size"], *row["rotation"], row["num_lidar_pts"], row["num_radar_pts"]]
             numbers.append(np.array(values, dtype=np.float64))
             links.append((sys.intern(row["prev"]), sys.intern(row["next"])))
@@ -174,23 +153,3 @@ def _read_annotations(
         counts[:, 1],
     )
     return objects, of_sample, links
-
-
-def _velocities(
-    tokens: Sequence[str], links: list[tuple[str, str]], center: NDArray[np.float64], time: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Return (M, 3) metres per second: from the annotation before to the one after, or as many of them as there are.
-
-    The devkit's definition: NaN for an object that is annotated once, and where the two are further apart than 1.5 s
-    (3 s, if the annotation lies between them).
-    """
-    place = {token: index for index, token in enumerate(tokens)}
-    own = np.arange(len(tokens))
-    before = np.array([place.get(prev, i) for i, (prev, _) in enumerate(links)], dtype=np.int64)
-    after = np.array([place.get(after, i) for i, (_, after) in enumerate(links)], dtype=np.int64)
-    step = time[after] - time[before]
-    allowed = np.where((before != own) & (after != own), 2 * _MAX_TIME_STEP, _MAX_TIME_STEP)
-    known = (step > 0) & (step <= allowed)
-    velocity = np.full((len(tokens), 3), np.nan)
-    velocity[known] = (center[after] - center[before])[known] / step[known, None]
-    return velocity

@@ -11,9 +11,10 @@ import torch
 from equilidar.data.accumulation import accumulated_contract
 from equilidar.data.listing import content_hash
 from equilidar.data.nuscenes import CHANNELS, SCALES, NuScenesPoints, read_scenes, scene_run
-from equilidar.data.nuscenes_annotations import CLASS_NAMES, NuScenesObjects, read_objects
+from equilidar.data.nuscenes_annotations import NuScenesObjects, read_objects
 from equilidar.data.nuscenes_tables import table_folder
 from equilidar.data.recordings import read_sweep
+from equilidar.formats.nuscenes_annotations import CLASS_NAMES
 from equilidar.structures import LabelledSweep, SensorContract, Sweep
 
 

@@ -3,8 +3,6 @@
 The JSON tables are read row by row: as a whole `sample_data.json` of the full release takes several GB of memory.
 """
 
-import json
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +13,11 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from equilidar.data.listing import require_folder
+from equilidar.formats.json_stream import read_records
 
 LIDAR = "LIDAR_TOP"
 _POSE = ("translation", "rotation")
-_CHUNK = 1 << 20
 _LONGEST_ROW = 1 << 24
-_SEPARATORS = re.compile(r"[\s,]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,40 +65,19 @@ def rows(path: Path) -> Iterator[dict[str, Any]]:
         raise FileNotFoundError(
             f"no table {path}; unpack the release's metadata there, or set dataset.root and version"
         )
-    decode = json.JSONDecoder().raw_decode
-    with path.open(encoding="utf-8", errors="replace") as file:
-        text = ""
-        while not text and (chunk := file.read(_CHUNK)):
-            text = chunk.lstrip()
-        whole, text = text.startswith("["), text[1:]
-        while whole:
-            place = 0
-            while True:
-                place = _end_of_separators(text, place)
-                try:
-                    row, place = decode(text, place)
-                except json.JSONDecodeError:
-                    break
-                yield _object(row, path)
-            text = text[place:]
-            if text.startswith("]"):
-                return
-            chunk = file.read(_CHUNK)
-            whole = bool(chunk) and len(text) < _LONGEST_ROW
-            text += chunk
-    raise ValueError(f"{path}: truncated, or no table of nuScenes (a list of JSON objects); download it again")
+    for row in _records(path):
+        if not isinstance(row, dict) or "token" not in row:
+            raise ValueError(f"{path}: a row is no object with a token: {str(row)[:80]}; download it again")
+        yield row
 
 
-def _end_of_separators(text: str, place: int) -> int:
-    match = _SEPARATORS.match(text, place)
-    assert match is not None  # it matches nothing, too
-    return match.end()
-
-
-def _object(row: Any, path: Path) -> dict[str, Any]:
-    if not isinstance(row, dict) or "token" not in row:
-        raise ValueError(f"{path}: a row is no object with a token: {str(row)[:80]}; download it again")
-    return row
+def _records(path: Path) -> Iterator[Any]:
+    try:
+        yield from read_records(path, _LONGEST_ROW)
+    except ValueError as error:
+        raise ValueError(
+            f"{path}: truncated, or no table of nuScenes (a list of JSON objects); download it again"
+        ) from error
 
 
 def read_table(

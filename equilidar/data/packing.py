@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from equilidar.data.atomic_file import atomic_file
+from equilidar.atomic_file import atomic_file
 from equilidar.data.faults import Fault, FaultBudget
 from equilidar.data.packed_index import (
     INDEX_FILE,

@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 import torch
 
-from equilidar.data.atomic_file import atomic_file
+from equilidar.atomic_file import atomic_file
 from equilidar.data.faults import FaultySweepError
 from equilidar.data.packed_file import write_rows
 from equilidar.data.packing_estimate import Measurement, peak_memory

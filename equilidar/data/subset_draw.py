@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from equilidar.data.atomic_file import atomic_file
+from equilidar.atomic_file import atomic_file
 from equilidar.data.listing import content_hash
 
 Mode = Literal["frame", "sequence"]

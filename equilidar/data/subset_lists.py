@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from equilidar.data.atomic_file import atomic_file
+from equilidar.atomic_file import atomic_file
 from equilidar.data.listing import content_hash
 from equilidar.data.subset_draw import Mode, Subset, count_of, drawn_order, label_subset
 

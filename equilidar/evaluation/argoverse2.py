@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float64
 
-from equilidar.evaluation.argoverse2_boxes import CATEGORIES, COMPETITION_CATEGORIES, Argoverse2Boxes
+from equilidar.evaluation.argoverse2_boxes import COMPETITION_CATEGORIES, Argoverse2Boxes
 from equilidar.evaluation.center_matching import group_offsets, nearest_ground_truth
 from equilidar.evaluation.quaternions import yaw_of
 from equilidar.evaluation.recall_curve import sample_at_recalls
+from equilidar.formats.argoverse2_annotations import CATEGORIES
 
 DISTANCES = (0.5, 1.0, 2.0, 4.0)
 FIGURES = ("AP", "ATE", "ASE", "AOE", "CDS")

@@ -5,40 +5,10 @@ from dataclasses import dataclass, fields
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-COMPETITION_CATEGORIES = (
-    "ARTICULATED_BUS",
-    "BICYCLE",
-    "BICYCLIST",
-    "BOLLARD",
-    "BOX_TRUCK",
-    "BUS",
-    "CONSTRUCTION_BARREL",
-    "CONSTRUCTION_CONE",
-    "DOG",
-    "LARGE_VEHICLE",
-    "MESSAGE_BOARD_TRAILER",
-    "MOBILE_PEDESTRIAN_CROSSING_SIGN",
-    "MOTORCYCLE",
-    "MOTORCYCLIST",
-    "PEDESTRIAN",
-    "REGULAR_VEHICLE",
-    "SCHOOL_BUS",
-    "SIGN",
-    "STOP_SIGN",
-    "STROLLER",
-    "TRUCK",
-    "TRUCK_CAB",
-    "VEHICULAR_TRAILER",
-    "WHEELCHAIR",
-    "WHEELED_DEVICE",
-    "WHEELED_RIDER",
-)
-"""What the detection benchmark evaluates."""
+from equilidar.formats.argoverse2_annotations import EVALUATED_CATEGORIES
 
-CATEGORIES = tuple(
-    sorted((*COMPETITION_CATEGORIES, "ANIMAL", "OFFICIAL_SIGNALER", "RAILED_VEHICLE", "TRAFFIC_LIGHT_TRAILER"))
-)
-"""What the data set annotates."""
+COMPETITION_CATEGORIES = tuple(sorted(EVALUATED_CATEGORIES))
+"""What the detection benchmark evaluates."""
 
 Sweep = tuple[str, int]
 """Log id and time stamp in nanoseconds."""

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from equilidar.evaluation.argoverse2 import FIGURES, MAX_RANGE, Inside, evaluate_argoverse2
-from equilidar.evaluation.argoverse2_boxes import CATEGORIES, COMPETITION_CATEGORIES, Argoverse2Boxes, Sweep
+from equilidar.evaluation.argoverse2_boxes import COMPETITION_CATEGORIES, Argoverse2Boxes, Sweep
 from equilidar.evaluation.argoverse2_files import annotation_files, read_annotations, read_detections
 from equilidar.evaluation.argoverse2_map import boxes_inside
 from equilidar.evaluation.preflight import check_frames, compare_conventions, describe, required
 from equilidar.evaluation.quaternions import yaw_of
 from equilidar.evaluation.text_table import text_table
+from equilidar.formats.argoverse2_annotations import CATEGORIES
 
 _SPARSE = "; if that is meant, add evaluator.sparse=true"
 

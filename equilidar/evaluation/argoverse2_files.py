@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.feather
 
-from equilidar.evaluation.argoverse2_boxes import CATEGORIES, Argoverse2Boxes, Sweep
+from equilidar.evaluation.argoverse2_boxes import Argoverse2Boxes, Sweep
+from equilidar.formats.argoverse2_annotations import CATEGORIES
 
 if TYPE_CHECKING:
     from jaxtyping import Float64

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float64, UInt8
 
+from equilidar.compiled import compiled
 from equilidar.evaluation.argoverse2 import Inside
 from equilidar.evaluation.argoverse2_boxes import Argoverse2Boxes
 from equilidar.evaluation.argoverse2_files import numbers_of, read_table
-from equilidar.evaluation.compiled import compiled
 from equilidar.evaluation.quaternions import rotation_of
 
 _CELLS_PER_METRE = 10

@@ -11,7 +11,7 @@ import math
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from equilidar.evaluation.compiled import compiled
+from equilidar.compiled import compiled
 
 Rows = Int64[np.ndarray, " D"]
 

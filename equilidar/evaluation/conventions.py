@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64, Int64
 
+from equilidar.compiled import compiled
 from equilidar.evaluation.center_matching import group_offsets
-from equilidar.evaluation.compiled import compiled
 
 _NEAR = 1.0  # metres within which a detection is taken to be that of an object
 _FEWEST = 4  # votes

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float64, Int8
 
-from equilidar.evaluation.compiled import compiled
+from equilidar.compiled import compiled
 from equilidar.evaluation.overlaps import Overlaps
 
 NUM_RECALL_POSITIONS = 41

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from equilidar.evaluation.json_stream import read_members
 from equilidar.evaluation.nuscenes_boxes import ATTRIBUTES, CLASSES, NO_ATTRIBUTE, UNKNOWN_POINTS, NuscenesBoxes
+from equilidar.formats.json_stream import read_members
 
 MAX_BOXES = 500
 """Detections that the benchmark accepts for one sample."""

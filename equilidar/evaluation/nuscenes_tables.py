@@ -12,30 +12,15 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from equilidar.evaluation.json_stream import read_records
 from equilidar.evaluation.nuscenes_boxes import ATTRIBUTES, CLASSES, NO_ATTRIBUTE, BikeRacks, NuscenesBoxes
 from equilidar.evaluation.nuscenes_files import BoxColumns
-from equilidar.evaluation.nuscenes_splits import SPLITS, scenes_of_split
+from equilidar.evaluation.nuscenes_splits import scenes_of_split
 from equilidar.evaluation.quaternions import yaw_of
+from equilidar.formats.json_stream import read_records
+from equilidar.formats.nuscenes_annotations import CLASS_OF_CATEGORY, central_velocities
+from equilidar.formats.nuscenes_splits import OFFICIAL_SPLITS
 
-_CLASS_OF_CATEGORY = {
-    "movable_object.barrier": "barrier",
-    "vehicle.bicycle": "bicycle",
-    "vehicle.bus.bendy": "bus",
-    "vehicle.bus.rigid": "bus",
-    "vehicle.car": "car",
-    "vehicle.construction": "construction_vehicle",
-    "vehicle.motorcycle": "motorcycle",
-    "human.pedestrian.adult": "pedestrian",
-    "human.pedestrian.child": "pedestrian",
-    "human.pedestrian.construction_worker": "pedestrian",
-    "human.pedestrian.police_officer": "pedestrian",
-    "movable_object.trafficcone": "traffic_cone",
-    "vehicle.trailer": "trailer",
-    "vehicle.truck": "truck",
-}
 _RACK = "static_object.bicycle_rack"
-_MAX_GAP = 1.5  # seconds between neighbouring annotations; twice as much for a central difference
 
 
 @dataclass(slots=True)
@@ -95,7 +80,9 @@ def _samples_of_split(folder: Path, split: str | None) -> dict[str, float]:
         if names.get(record["scene_token"]) in wanted
     }
     if not samples:
-        raise ValueError(f"{folder} has no sample of split {split!r}; splits are {', '.join(SPLITS)} or a text file")
+        raise ValueError(
+            f"{folder} has no sample of split {split!r}; splits are {', '.join(OFFICIAL_SPLITS)} or a text file"
+        )
     return samples
 
 
@@ -127,7 +114,7 @@ class _Tables:
             if record["sample_token"] not in samples:
                 continue
             kind = category.get(record["instance_token"]) or record.get("category_name", "")
-            if kind not in _CLASS_OF_CATEGORY and kind != _RACK:
+            if kind not in CLASS_OF_CATEGORY and kind != _RACK:
                 continue
             if record["token"] in self._row:
                 raise ValueError(f"{path}: annotation token {record['token']} is duplicated")
@@ -153,14 +140,17 @@ class _Tables:
             if kind != _RACK:
                 by_sample[sample].append(row)
         numbers = self._columns()
+        seconds = np.array([samples[sample] for sample, *_ in self._rest], dtype=np.float64)
+        neighbours = [(before, after) for _, _, before, _, after, _ in self._rest]
+        velocity = central_velocities(self._row, neighbours, numbers[:, :3], seconds)[:, :2]
         columns = BoxColumns()
         for index, (token, rows) in enumerate(by_sample.items()):
             columns.samples.append(token)
             for row in rows:
                 _, kind, _, points, _, code = self._rest[row]
                 offset = numbers[row, :2] - ego[index, :2]
-                values = [*numbers[row], *self._velocity(row, samples), *offset, -1.0]
-                columns.add(values, CLASSES.index(_CLASS_OF_CATEGORY[kind]), code, points)
+                values = [*numbers[row], *velocity[row], *offset, -1.0]
+                columns.add(values, CLASSES.index(CLASS_OF_CATEGORY[kind]), code, points)
         return columns.boxes()
 
     def racks(self, samples: list[str]) -> BikeRacks:
@@ -169,18 +159,6 @@ class _Tables:
         numbers = self._columns()[rows]
         sample = np.array([place[self._rest[row][0]] for row in rows], dtype=np.int64)
         return BikeRacks(sample, numbers[:, :3], numbers[:, 3:6], numbers[:, 6:])
-
-    def _velocity(self, row: int, samples: dict[str, float]) -> tuple[float, float]:
-        """Return the central difference, or a one-sided one; NaN where there is no neighbour or it is too far off."""
-        _, _, before, _, after, _ = self._rest[row]
-        first, last = self._row.get(before, row), self._row.get(after, row)
-        if first == last:
-            return np.nan, np.nan
-        gap = samples[self._rest[last][0]] - samples[self._rest[first][0]]
-        if gap > _MAX_GAP * (2 if first != row and last != row else 1):
-            return np.nan, np.nan
-        moved = (self._columns()[last, :2] - self._columns()[first, :2]) / gap
-        return float(moved[0]), float(moved[1])
 
 
 def _attribute(record: dict[str, Any], known: dict[str, int], path: Path) -> int:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from equilidar.evaluation.argoverse2_boxes import CATEGORIES
+from equilidar.formats.argoverse2_annotations import CATEGORIES
 
 CATEGORY_TO_INDEX = {"NONE": 0} | {name: index for index, name in enumerate(CATEGORIES, 1)}
 FOREGROUND = list(range(1, len(CATEGORY_TO_INDEX)))

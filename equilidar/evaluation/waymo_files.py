@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from equilidar.evaluation.compiled import compiled
-from equilidar.evaluation.json_stream import read_records
+from equilidar.compiled import compiled
 from equilidar.evaluation.waymo_boxes import TYPES, WaymoBoxes
+from equilidar.formats.json_stream import read_records
 
 _BATCH = 1 << 14  # objects parsed at once
 _SHAPES = {

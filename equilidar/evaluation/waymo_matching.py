@@ -11,7 +11,7 @@ Legend: G ground truths, D detections, P pairs, C cutoffs.
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from equilidar.evaluation.compiled import compiled
+from equilidar.compiled import compiled
 from equilidar.evaluation.overlaps import Overlaps
 
 _WEIGHT = 1_000_000

@@ -8,7 +8,7 @@ import torch
 from lightning_fabric.plugins.io.checkpoint_io import CheckpointIO
 from lightning_fabric.utilities.types import _PATH
 
-from equilidar.checkpoint.atomic import atomic_write
+from equilidar.atomic_file import atomic_file
 
 
 class AtomicCheckpointIO(CheckpointIO):
@@ -24,7 +24,7 @@ class AtomicCheckpointIO(CheckpointIO):
             OSError: it cannot be written (full disk); what `path` held before is untouched.
         """
         try:
-            with atomic_write(Path(path)) as file:
+            with atomic_file(Path(path)) as file:
                 torch.save(checkpoint, file)
         except (OSError, RuntimeError) as error:
             # torch's zip writer turns the OSError of a full disk into a RuntimeError while it closes.

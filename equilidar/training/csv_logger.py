@@ -9,7 +9,7 @@ from typing import Any
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
-from equilidar.checkpoint.atomic import atomic_write
+from equilidar.atomic_file import atomic_file
 
 FILE = "metrics.csv"
 
@@ -87,7 +87,7 @@ class ResumableCSVLogger(Logger):
         writer = csv.DictWriter(text, columns)
         writer.writeheader()
         writer.writerows({name: _exact(value) for name, value in row.items()} for row in rows)
-        with atomic_write(self._path) as file:
+        with atomic_file(self._path) as file:
             file.write(text.getvalue().encode())
         self._file = self._path.open("a", newline="")
         self._file.seek(0, io.SEEK_END)

@@ -9,7 +9,7 @@ from typing import Any
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from equilidar.checkpoint.atomic import atomic_write
+from equilidar.atomic_file import atomic_file
 from equilidar.training.csv_logger import ResumableCSVLogger
 from equilidar.training.run_directory import RunDirectory
 
@@ -50,7 +50,7 @@ def wandb(run: RunDirectory, from_step: int, *, project: str = "equilidar", offl
 
     file = run.path / "wandb_id"
     if run.is_main and not file.is_file():
-        with atomic_write(file) as opened:
+        with atomic_file(file) as opened:
             opened.write(secrets.token_hex(4).encode())
     identity: dict[str, Any] = {"id": file.read_text(), "resume": "allow"} if file.is_file() else {}
     name = str(Path(run.identity.experiment) / f"seed{run.identity.seed}")

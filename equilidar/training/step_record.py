@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from equilidar.checkpoint.atomic import atomic_write
+from equilidar.atomic_file import atomic_file
 from equilidar.data.loading import LoadedBatch
 from equilidar.objectives.reduction import all_processes_sum, num_processes
 from equilidar.structures import LossTerms
@@ -191,7 +191,7 @@ def _stop_if_not_finite(values: dict[str, float], step: _Step, folder: Path) -> 
     if not wrong:
         return
     path = folder / f"non_finite_step{step.number}.pt"
-    with atomic_write(path) as file:
+    with atomic_file(path) as file:
         torch.save({"batch": as_plain(step.batch), "terms": values, "step": step.number}, file)
     terms = ", ".join(f"{name} = {value}" for name, value in wrong.items())
     keys = ", ".join(getattr(step.batch, "keys", ()))

@@ -10,9 +10,10 @@ from pyarrow import feather
 
 from equilidar.data.argoverse2 import Argoverse2, find_logs
 from equilidar.data.argoverse2_flow import Argoverse2Flow
-from equilidar.data.argoverse2_labelled import CLASS_NAMES, Argoverse2Labelled
+from equilidar.data.argoverse2_labelled import Argoverse2Labelled
 from equilidar.data.faults import FaultySweepError
 from equilidar.data.protocols import LabelledDataset, PairDataset
+from equilidar.formats.argoverse2_annotations import EVALUATED_CATEGORIES
 from tests.data.fake_argoverse2 import (
     LOG,
     START,
@@ -209,7 +210,7 @@ def sensor_root(samples: Path) -> Path:
 
 
 def test_sample_points_in_boxes_equal_the_annotated_counts(sensor_root: Path):
-    data = Argoverse2Labelled(sensor_root, splits=EVERY_SPLIT, class_names=CLASS_NAMES, min_points=0)
+    data = Argoverse2Labelled(sensor_root, splits=EVERY_SPLIT, class_names=EVALUATED_CATEGORIES, min_points=0)
     assert len(data)
     for index in range(len(data)):
         counted = data[index].boxes.contains(data.sweep(index).xyz).sum(1).numpy()

@@ -6,9 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from equilidar.data.nuscenes_annotations import CLASS_NAMES, NuScenesObjects
+from equilidar.data.nuscenes_annotations import NuScenesObjects
 from equilidar.data.track_ids import track_number
 from equilidar.data.waymo_labels import WaymoObjects
+from equilidar.formats.nuscenes_annotations import CLASS_NAMES
 from equilidar.structures import Affine3, Boxes3D
 
 POSE = st.tuples(st.floats(-3.1, 3.1), st.floats(-100, 100), st.floats(-100, 100), st.floats(-3, 3))

@@ -81,6 +81,7 @@ def test_pair_readers_import_nothing_that_knows_labels():
         for source, name in imports_of(module):
             assert name not in KNOWS_LABELS, f"{module} imports {name}"
             assert not source.startswith("equilidar.structures."), f"{module} imports {source}"
+            assert not f"{source}.{name}".count("_annotations"), f"{module} imports {source}.{name}"
             inner = source.removeprefix("equilidar.data.") if source.startswith("equilidar.data.") else None
             if source == "equilidar.data":
                 inner = name

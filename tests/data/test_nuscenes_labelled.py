@@ -13,10 +13,10 @@ from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
 from equilidar.data.nuscenes import NuScenes
-from equilidar.data.nuscenes_annotations import CATEGORIES, CLASS_NAMES
 from equilidar.data.nuscenes_labelled import NuScenesLabelled
 from equilidar.data.nuscenes_tables import rows
 from equilidar.data.protocols import LabelledDataset
+from equilidar.formats.nuscenes_annotations import CATEGORIES, CLASS_NAMES
 from tests.data.fake_nuscenes import VERSION, Release, edit, pose_columns, write_release
 
 

@@ -9,11 +9,11 @@ import pytest
 from nuscenes.eval.detection.utils import category_to_detection_name
 from nuscenes.utils import splits
 
-from equilidar.data import nuscenes_tables
 from equilidar.data.nuscenes import NuScenes
-from equilidar.data.nuscenes_annotations import CATEGORIES
-from equilidar.data.nuscenes_splits import split_scenes
 from equilidar.data.nuscenes_tables import read_table, rows
+from equilidar.formats import json_stream
+from equilidar.formats.nuscenes_annotations import CATEGORIES
+from equilidar.formats.nuscenes_splits import split_scenes
 from tests.data.fake_nuscenes import VERSION, Release, edit, token, write_release
 
 
@@ -51,7 +51,7 @@ def test_scenes_by_split_file_and_name(release: Release, tmp_path: Path):
 @pytest.mark.parametrize("chunk", [1, 7, 64, 1 << 20])
 def test_tables_are_read_in_pieces(tmp_path: Path, chunk: int, monkeypatch: pytest.MonkeyPatch):
     table = [{"token": "a", "text": 'ä"]},{[', "n": [1.5, -2e3]}, {"token": "b", "deep": {"x": [{}]}}, {"token": "c"}]
-    monkeypatch.setattr(nuscenes_tables, "_CHUNK", chunk)
+    monkeypatch.setattr(json_stream, "_CHUNK", chunk)
     for number, text in enumerate((json.dumps(table), json.dumps(table, indent=2), json.dumps(table) + "\n", " [ ]")):
         path = tmp_path / f"{number}.json"
         path.write_text(text)
@@ -64,7 +64,7 @@ def test_tables_are_read_in_pieces(tmp_path: Path, chunk: int, monkeypatch: pyte
 
 def test_tables_take_little_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """As a whole this table takes more than 10 MB."""
-    monkeypatch.setattr(nuscenes_tables, "_CHUNK", 1 << 16)
+    monkeypatch.setattr(json_stream, "_CHUNK", 1 << 16)
     row = json.dumps({"token": "T", "filename": "f" * 60, "numbers": [0.1] * 20})
     path = tmp_path / "sample_data.json"
     path.write_text("[" + ",\n".join(row.replace("T", str(i)) for i in range(10_000)) + "]")

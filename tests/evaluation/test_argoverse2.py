@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from equilidar.evaluation.argoverse2 import Inside, evaluate_argoverse2
-from equilidar.evaluation.argoverse2_boxes import CATEGORIES, COMPETITION_CATEGORIES, Argoverse2Boxes
+from equilidar.evaluation.argoverse2_boxes import COMPETITION_CATEGORIES, Argoverse2Boxes
+from equilidar.formats.argoverse2_annotations import CATEGORIES
 
 CAR = CATEGORIES.index("REGULAR_VEHICLE")
 

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.feather
 import pytest
 
-from equilidar.evaluation.argoverse2_boxes import CATEGORIES
 from equilidar.evaluation.argoverse2_files import read_annotations, read_detections
+from equilidar.formats.argoverse2_annotations import CATEGORIES
 from tests.evaluation.fake_sets import make_detections, make_truth, write_argoverse2
 
 

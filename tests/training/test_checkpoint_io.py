@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from equilidar.checkpoint import atomic
+from equilidar import atomic_file
 from equilidar.training.checkpoint_io import AtomicCheckpointIO
 
 IO = AtomicCheckpointIO()
@@ -61,7 +61,7 @@ def test_a_failing_fsync_leaves_the_last_good_one(tmp_path, monkeypatch):
     def fail(descriptor):
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(atomic.os, "fsync", fail)
+    monkeypatch.setattr(atomic_file.os, "fsync", fail)
     with pytest.raises(OSError, match="Input/output"):
         IO.save_checkpoint({"step": 2}, path)
     assert IO.load_checkpoint(path) == {"step": 1}
@@ -69,12 +69,12 @@ def test_a_failing_fsync_leaves_the_last_good_one(tmp_path, monkeypatch):
 
 _WRITER = """
 import sys, pathlib
-from equilidar.checkpoint.atomic import atomic_write
+from equilidar.atomic_file import atomic_file
 path = pathlib.Path(sys.argv[1])
 number = 0
 while True:
     number += 1
-    with atomic_write(path) as file:
+    with atomic_file(path) as file:
         for _ in range(20000):
             file.write((str(number) + "\\n").encode())
     print(number, flush=True)

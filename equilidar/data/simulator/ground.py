@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, Float64
 
-from equilidar.data.simulator.compiled import compiled
+from equilidar.compiled import compiled
 
 KERB_WIDTH = 0.08  # metres over which the kerb rises
 FAR = 16.0  # the distance to the road is not followed further than this

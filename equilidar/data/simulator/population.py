@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float64
 
+from equilidar.compiled import compiled
 from equilidar.data.simulator.classes import BOXED, semantic_id
-from equilidar.data.simulator.compiled import compiled
 from equilidar.data.simulator.ground import Ground, edge_at, height
 from equilidar.data.simulator.objects.shape import Shape
 from equilidar.data.simulator.primitives import object_bounds

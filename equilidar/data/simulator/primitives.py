@@ -10,7 +10,7 @@ import math
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from equilidar.data.simulator.compiled import compiled
+from equilidar.compiled import compiled
 
 PRISM, CYLINDER, ELLIPSOID = 0, 1, 2
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64, Int32, Int64
 
+from equilidar.compiled import compiled
 from equilidar.data.simulator import ground as terrain
 from equilidar.data.simulator.capture import Capture
-from equilidar.data.simulator.compiled import compiled
 from equilidar.data.simulator.ground import Ground
 from equilidar.data.simulator.primitives import DEPTH, DIMS, KIND, half_extent, intersect
 from equilidar.data.simulator.sensor import Sensor

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
 
+from equilidar.compiled import compiled
 from equilidar.data.simulator.annotate import ObjectTable, annotate
 from equilidar.data.simulator.capture import Capture, Surroundings, capture
 from equilidar.data.simulator.classes import semantic_id
-from equilidar.data.simulator.compiled import compiled
 from equilidar.data.simulator.primitives import REFLECTANCE
 from equilidar.data.simulator.raycast import GROUND, NOTHING, Caster, Returns
 from equilidar.data.simulator.scene import Scene, pose_matrix

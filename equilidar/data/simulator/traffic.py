@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64
 
-from equilidar.data.simulator.compiled import compiled
+from equilidar.compiled import compiled
 from equilidar.data.simulator.layout import Street
 
 TICK = 0.1  # seconds between stored poses; in between they are interpolated linearly

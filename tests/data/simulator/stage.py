@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from equilidar.data.simulator.compiled import compiled
+from equilidar.compiled import compiled
 from equilidar.data.simulator.ground import Ground, make_ground
 from equilidar.data.simulator.objects.shape import Shape
 from equilidar.data.simulator.population import Population

@@ -1,13 +1,10 @@
-"""Sizes of objects, and compilation without a cache."""
+"""Sizes of objects."""
 
 from collections.abc import Callable
-from typing import Any
 
-import numba
 import numpy as np
 import pytest
 
-from equilidar.data.simulator.compiled import compiled
 from equilidar.data.simulator.objects.people import make_cyclist, make_pedestrian
 from equilidar.data.simulator.objects.shape import Shape
 from equilidar.data.simulator.objects.vehicles import make_car, make_truck, make_van
@@ -33,15 +30,3 @@ def test_sizes_are_like_kittis_and_vary(
     np.testing.assert_allclose(sizes.mean(0), kitti, rtol=0.35)
     assert np.all(sizes.std(0) > 0.01)
     assert min(len(parts) for parts in rows) >= 8  # no bare cuboids
-
-
-def test_without_a_cache_folder_functions_are_still_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = numba.njit
-
-    def njit(*arguments: Any, cache: bool = False, **options: Any) -> Any:
-        if cache:
-            raise RuntimeError("cannot cache function: no locator available")
-        return real(*arguments, **options)
-
-    monkeypatch.setattr(numba, "njit", njit)
-    assert compiled(lambda x: x + 1)(2) == 3

@@ -8,14 +8,14 @@ import numba
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return `function` compiled without Python objects at its first call.
+    """Return `function` compiled without Python objects at its first call; a division by zero is NumPy's, no error.
 
     The machine code is kept beside the source (or in NUMBA_CACHE_DIR) where that can be written; numba alone raises
-    where it cannot, at import already.
+    where it cannot (a read-only install), at import already.
     """
     # Run-time shape checking wraps functions as they are defined; numba needs the plain one.
     plain = inspect.unwrap(function)
     try:
-        return numba.njit(cache=True)(plain)
+        return numba.njit(cache=True, error_model="numpy")(plain)
     except RuntimeError:
-        return numba.njit(plain)
+        return numba.njit(error_model="numpy")(plain)

@@ -13,20 +13,24 @@ from typing import IO, Any
 import numpy as np
 import orjson
 
-from equilidar.evaluation.compiled import compiled
+from equilidar.compiled import compiled
 
 _CHUNK = 1 << 20
 
 
-def read_records(path: Path) -> Iterator[Any]:
+def read_records(path: Path, longest: int | None = None) -> Iterator[Any]:
     """Yield the elements of a file that is one array.
+
+    Args:
+        path: the file.
+        longest: bytes that an element may take, so that a damaged file is not read into memory as one; None: any.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no JSON, or no array.
+        ValueError: it is no JSON, or no array, or an element is longer than `longest`.
     """
     with _open(path) as file:
-        window = _Window(file, path)
+        window = _Window(file, path, longest)
         yield from window.elements()
 
 
@@ -62,8 +66,8 @@ def _open(path: Path) -> IO[bytes]:
 class _Window:
     """The part of a file that is being parsed."""
 
-    def __init__(self, file: IO[bytes], path: Path) -> None:
-        self._file, self._path = file, path
+    def __init__(self, file: IO[bytes], path: Path, longest: int | None = None) -> None:
+        self._file, self._path, self._longest = file, path, longest
         self._data, self._place = b"", 0
         self._codes = np.frombuffer(self._data, np.uint8)
         self._ended = False
@@ -98,6 +102,8 @@ class _Window:
         """Parse the value that starts here."""
         self._next()
         while (end := int(_end_of_value(self._codes, self._place))) < 0 and not self._ended:
+            if self._longest is not None and len(self._data) - self._place > self._longest:
+                raise ValueError(f"{self._path}: a value is longer than {self._longest} bytes")
             self._read()
         text = self._data[self._place : end if end >= 0 else len(self._data)]
         self._place += len(text)

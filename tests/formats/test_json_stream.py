@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from equilidar.evaluation import json_stream
-from equilidar.evaluation.json_stream import read_members, read_records
+from equilidar.formats import json_stream
+from equilidar.formats.json_stream import read_members, read_records
 
 # Integers of more than 64 bits become doubles; no format here has any.
 INTEGERS = st.integers(-(2**63), 2**64 - 1)

@@ -6,7 +6,7 @@ import numba
 import numpy as np
 import pytest
 
-from equilidar.evaluation.compiled import compiled
+from equilidar.compiled import compiled
 
 
 def _double(values: np.ndarray) -> np.ndarray:
