@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from equilidar.augment.labelled import LabelledAugmentation
 from equilidar.data.loading import LoadedBatch
-from equilidar.detection.second import SECOND
+from equilidar.detection.detector import Detector
 from equilidar.objectives.reduction import any_process
 from equilidar.structures import Boxes3D, Detections, LabelledBatch, LossTerms
 from equilidar.training.scoring import Score, Scorer
@@ -35,7 +35,7 @@ class FinetuneModule(pl.LightningModule):
 
     def __init__(
         self,
-        detector: SECOND,
+        detector: Detector,
         augmentation: LabelledAugmentation,
         scorer: Scorer,
         *,

@@ -12,13 +12,13 @@ from equilidar.checkpoint.detector import SavedDetector
 from equilidar.data.faults import Fault
 from equilidar.data.loading import LoadedBatch, make_loader
 from equilidar.data.protocols import LabelledDataset
-from equilidar.detection.second import SECOND
+from equilidar.detection.detector import Detector
 from equilidar.structures import Detections, GridSpec, LabelledBatch
 from equilidar.training.finetune import split_detections
 from equilidar.training.scoring import scorer_for
 
 
-def build_detector(saved: SavedDetector, parts: dict[str, Callable[..., Any]], source: str) -> SECOND:
+def build_detector(saved: SavedDetector, parts: dict[str, Callable[..., Any]], source: str) -> Detector:
     """Build the network of a file and load its weights.
 
     Args:
@@ -27,7 +27,7 @@ def build_detector(saved: SavedDetector, parts: dict[str, Callable[..., Any]], s
         source: name of the file, for messages.
     """
     backbone: nn.Module = parts["backbone"](in_channels=3 + len(saved.contract.channels))
-    detector: SECOND = parts["detector"](backbone=backbone, class_names=saved.class_names)
+    detector: Detector = parts["detector"](backbone=backbone, class_names=saved.class_names)
     saved.load_into(detector, source)
     return detector.eval()
 
@@ -47,7 +47,7 @@ def check_input(saved: SavedDetector, dataset: LabelledDataset) -> None:
 
 def score(
     saved: SavedDetector,
-    detector: SECOND,
+    detector: Detector,
     dataset: LabelledDataset,
     grid: GridSpec,
     *,
@@ -79,7 +79,7 @@ def score(
 
 @torch.no_grad()
 def predict(
-    detector: SECOND,
+    detector: Detector,
     dataset: LabelledDataset,
     *,
     batch_size: int,
