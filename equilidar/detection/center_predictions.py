@@ -90,8 +90,8 @@ class CenterPredictions(Movable):
     codes: Float[Tensor, "B T R H W"]
     layout: CenterLayout
 
-    def codes_at(self, item: Tensor, task: Tensor, cell: Tensor) -> Float[Tensor, "M R"]:
-        """Return the codes of some cells, by item, task and y * W + x."""
+    def codes_at(self, item: Tensor, task: Tensor, cell: Tensor) -> Float[Tensor, "*S R"]:
+        """Return the codes of some cells, by item, task and y * W + x, whose shapes broadcast."""
         return self.codes.flatten(3)[item, task, :, cell]
 
 

@@ -43,8 +43,8 @@ class CenterTargets(Movable):
 class CenterAssignment:
     """Defaults as all of OpenPCDet's CenterPoint configs (TARGET_ASSIGNER_CONFIG).
 
-    Boxes whose center lies outside the map are learned at its border, as OpenPCDet clamps them; training drops them
-    before (`LabelledAugmentation`). OpenPCDet keeps 500 boxes of a task and drops the rest unsaid; here all are kept,
+    Boxes whose center lies outside the map, or in the last half of its last cells, are learned half a cell inside, as
+    OpenPCDet clamps them; training drops those outside before (`LabelledAugmentation`). OpenPCDet keeps 500 boxes of a task and drops the rest unsaid; here all are kept,
     for no table has to be filled up.
 
     Attributes:
@@ -72,7 +72,6 @@ class CenterAssignment:
         boxes = boxes.select((boxes.label >= 0) & (boxes.label < len(layout.classes)))
         height, width = layout.shape
         limit = constants([width - 0.5, height - 0.5], device=boxes.center.device, dtype=boxes.center.dtype)
-        # Half a cell inside: float32 has no room for less next to a large number.
         place = torch.minimum(layout.to_cells(boxes.center[:, :2]).clamp(min=0), limit)
         column, row = place.long().unbind(1)
         radius = gaussian_radius(layout.extent_in_cells(boxes.size[:, :2]).clamp(max=_MAX_CELLS), self.overlap)
