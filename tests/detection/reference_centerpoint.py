@@ -1,7 +1,6 @@
-"""CenterPoint written down once more, plainly: dense torch convolutions and NumPy loops; imports nothing of the package.
+"""CenterPoint written down once more, plainly, in dense torch convolutions; imports nothing of the package.
 
-State dicts have OpenPCDet's keys. `centerpoint_files` gives what its own modules would give, in the form of the
-reference results' README.
+State dicts have OpenPCDet's keys (commit 8cacccec, cfgs/nuscenes_models/cbgs_voxel0075_res3d_centerpoint.yaml).
 """
 
 import math

@@ -121,7 +121,9 @@ def test_circles_by_loops() -> None:
 def test_a_head_without_velocity_says_that_it_is_unknown() -> None:
     predictions = random_predictions(1)
     layout = dataclasses.replace(LAYOUT, has_velocity=False)
-    found = CenterSelection()(decode_centers(CenterPredictions(predictions.heatmap, predictions.codes[:, :, :8], layout)))
+    found = CenterSelection()(
+        decode_centers(CenterPredictions(predictions.heatmap, predictions.codes[:, :, :8], layout))
+    )
     assert len(found.scores) and found.boxes.velocity.isnan().all()
 
 
