@@ -44,7 +44,19 @@ def mean_voxels(points: np.ndarray, low: np.ndarray, size: np.ndarray, cells_xyz
     return Sparse(values, mask)
 
 
+class Unsettled(dict[str, Tensor]):
+    """A state whose running statistics follow from the first pass, as training would have them follow."""
+
+    def settle(self, name: str, x: Tensor) -> None:
+        rows = x.movedim(1, -1).reshape(-1, x.shape[1])
+        rows = rows[(rows != 0).any(1)]
+        self[f"{name}.running_mean"] = rows.mean(0) + 0.1 * self[f"{name}.running_mean"]
+        self[f"{name}.running_var"] = (rows.var(0) + 1e-3) * self[f"{name}.running_var"]
+
+
 def norm(state: State, name: str, x: Tensor, eps: float) -> Tensor:
+    if isinstance(state, Unsettled):
+        state.settle(name, x)
     mean, var, weight, bias = (state[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias"))
     shape = (1, -1) + (1,) * (x.dim() - 2)
     return (x - mean.view(shape)) / torch.sqrt(var.view(shape) + eps) * weight.view(shape) + bias.view(shape)
@@ -124,10 +136,11 @@ def draw_state(
     layers: tuple[int, int] = (5, 5),
     shared: int = 64,
     seed: int = 0,
-) -> dict[str, Tensor]:
-    """Return random weights under OpenPCDet's keys, in its order; scaled so that signals neither die nor explode."""
+) -> Unsettled:
+    """Return random weights under OpenPCDet's keys, in its order; statistics still to be settled by a pass."""
     generator = torch.Generator().manual_seed(seed)
-    state: dict[str, Tensor] = {"global_step": torch.zeros(1, dtype=torch.int64)}
+    state = Unsettled()
+    state |= {"global_step": torch.zeros(1, dtype=torch.int64)}
 
     def normal(*shape: int, scale: float) -> Tensor:
         return torch.randn(*shape, generator=generator) * scale
