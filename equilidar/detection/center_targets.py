@@ -44,8 +44,8 @@ class CenterAssignment:
     """Defaults as all of OpenPCDet's CenterPoint configs (TARGET_ASSIGNER_CONFIG).
 
     Boxes whose center lies outside the map, or in the last half of its last cells, are learned half a cell inside, as
-    OpenPCDet clamps them; training drops those outside before (`LabelledAugmentation`). OpenPCDet keeps 500 boxes of a task and drops the rest unsaid; here all are kept,
-    for no table has to be filled up.
+    OpenPCDet clamps them; training drops those outside before (`LabelledAugmentation`). OpenPCDet keeps 500 boxes of a
+    task and drops the rest unsaid; here all are kept, for no table has to be filled up.
 
     Attributes:
         overlap: IoU that a box moved by the radius keeps.
