@@ -1,6 +1,7 @@
 """Backbones: from voxels to features by stage."""
 
 from equilidar.backbones.feature_info import Backbone, FeatureInfo
+from equilidar.backbones.pillar import PillarEncoder
 from equilidar.backbones.voxel_plain import VoxelBackBone8x
 
-__all__ = ["Backbone", "FeatureInfo", "VoxelBackBone8x"]
+__all__ = ["Backbone", "FeatureInfo", "PillarEncoder", "VoxelBackBone8x"]
