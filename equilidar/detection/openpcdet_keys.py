@@ -2,6 +2,7 @@
 
 What OpenPCDet calls (commit 8cacccec, cfgs/kitti_models/second.yaml) and what it is here:
 
+    vfe.REST                          backbone.vfe.REST        (PointPillars; PillarEncoder has the same names)
     backbone_3d.REST                  backbone.REST            (VoxelBackBone8x has the same names)
     backbone_2d.blocks.I.J.NAME       neck.blocks.I.(J-1).NAME (its J = 0 is the padding, here the convolution's)
     backbone_2d.deblocks.REST         neck.deblocks.REST
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 _SKIPPED = ("global_step",)
-_PREFIXES = {"backbone_3d.": "backbone.", "backbone_2d.": "neck.", "dense_head.": "head."}
+_PREFIXES = {"vfe.": "backbone.vfe.", "backbone_3d.": "backbone.", "backbone_2d.": "neck.", "dense_head.": "head."}
 
 
 @dataclass(frozen=True)
