@@ -6,6 +6,7 @@ What OpenPCDet calls (commit 8cacccec, cfgs/kitti_models/second.yaml) and what i
     backbone_2d.blocks.I.J.NAME       neck.blocks.I.(J-1).NAME (its J = 0 is the padding, here the convolution's)
     backbone_2d.deblocks.REST         neck.deblocks.REST
     dense_head.REST                   head.REST
+    roi_head, pfe, point_head          the same (Voxel R-CNN, PV-RCNN)
     global_step                       left out (a counter of training steps)
 """
 
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 _SKIPPED = ("global_step",)
 _PREFIXES = {"backbone_3d.": "backbone.", "backbone_2d.": "neck.", "dense_head.": "head."}
+_PREFIXES |= {name: name for name in ("roi_head.", "pfe.", "point_head.")}
 
 
 @dataclass(frozen=True)

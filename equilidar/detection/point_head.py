@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from equilidar.detection.losses import sigmoid_focal_loss
 from equilidar.nn.norm import BatchNorm1d
+from equilidar.nn.processes import shared_count
 from equilidar.ops.points_in_boxes import points_in_boxes
 from equilidar.structures import Boxes3D, LossTerms
 
@@ -38,7 +39,7 @@ class PointHead(nn.Module):
 class PointLoss:
     """Focal loss of the point head; defaults as OpenPCDet's cfgs/kitti_models/pv_rcnn.yaml.
 
-    Divided by the number of keypoints on objects in the sweeps that a process trains on at once.
+    Divided by the number of keypoints on objects in the sweeps of a step, whichever process holds them.
 
     Attributes:
         weight: of the term (point_cls_weight).
@@ -66,7 +67,7 @@ class PointLoss:
         with torch.autocast(logits.device.type, enabled=False):
             positive = (labels > 0).float()
             focal = sigmoid_focal_loss(logits.float(), positive, alpha=self.alpha, gamma=self.gamma)
-            term = torch.where(labels >= 0, focal, 0.0).sum() / positive.sum().clamp_min(1)
+            term = torch.where(labels >= 0, focal, 0.0).sum() / shared_count(positive.sum())
         num = positive.sum() / max(1, len(offsets) - 1)
         return LossTerms({"points": term}, {"points": self.weight}, {"positive_points": num})
 

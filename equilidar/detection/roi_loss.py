@@ -10,6 +10,7 @@ from torch import Tensor
 
 from equilidar.detection.roi_frame import decode_in_roi, encode_in_roi
 from equilidar.detection.roi_targets import RoITargets
+from equilidar.nn.processes import shared_count
 from equilidar.structures import Boxes3D, LossTerms
 from equilidar.structures.moving import Movable
 
@@ -31,7 +32,7 @@ class RoIPredictions(Movable):
 class RoILoss:
     """OpenPCDet's RoIHeadTemplate; defaults as its cfgs/kitti_models/{voxel_rcnn_car,pv_rcnn}.yaml.
 
-    Means are over all proposals, or all foreground ones, of the sweeps that a process trains on at once.
+    Means are over all proposals, or all foreground ones, of the sweeps of a step, whichever process holds them.
 
     Attributes:
         classification, box, corner: weights of the three terms (rcnn_cls_weight, rcnn_reg_weight, rcnn_corner_weight).
@@ -51,10 +52,10 @@ class RoILoss:
     def _terms(self, logits: Tensor, deltas: Tensor, targets: RoITargets) -> LossTerms:
         counted = targets.scores >= 0
         entropy = F.binary_cross_entropy_with_logits(logits, targets.scores.clamp_min(0), reduction="none")
-        classification = torch.where(counted, entropy, 0.0).sum() / counted.sum().clamp_min(1)
+        classification = torch.where(counted, entropy, 0.0).sum() / shared_count(counted.sum())
 
         foreground = targets.foreground
-        num = foreground.sum().clamp_min(1)
+        num = shared_count(foreground.sum())
         # Others get residuals of zero before anything is computed: a gradient of zero times infinity would be NaN.
         deltas = torch.where(foreground[..., None], deltas, 0.0)
         residuals = encode_in_roi(targets.boxes, targets.rois)

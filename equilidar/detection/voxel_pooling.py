@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from typing import cast
 
 import torch
-import torch.distributed as dist
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from equilidar.detection.set_abstraction import neighbor_offsets
 from equilidar.nn.norm import BatchNorm1d
 from equilidar.nn.pointwise import PointwiseConv1d, PointwiseConv2d
+from equilidar.nn.processes import all_processes_sum
 from equilidar.ops.grouping import voxel_query
 from equilidar.ops.roi_pooling import neighbor_max
 from equilidar.structures import SparseVoxels
@@ -139,8 +139,7 @@ def _moments(offsets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """
     exact = offsets.double()
     sums = torch.cat([exact.new_full((1,), len(exact)), exact.sum(0), (exact.T @ exact).flatten()])
-    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-        dist.all_reduce(sums)
+    sums = all_processes_sum(sums)
     count = sums[0].clamp_min(1)
     mean = sums[1:4] / count
     covariance = sums[4:].view(3, 3) / count - mean[:, None] * mean
