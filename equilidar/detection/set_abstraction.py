@@ -87,7 +87,7 @@ class SetAbstraction(nn.Module):
             hidden = hidden.flatten(0, 1)
             for layer in others:
                 hidden = layer(hidden)
-            pooled.append(hidden.view(len(centers), ball.num, -1).max(1).values)
+            pooled.append(hidden.view(*rows.shape, hidden.shape[1]).max(1).values)
         return torch.cat(pooled, 1)
 
 
