@@ -2,11 +2,11 @@
 
 What OpenPCDet calls (commit 8cacccec, cfgs/kitti_models/second.yaml) and what it is here:
 
-    vfe.REST                          backbone.vfe.REST        (PointPillars; PillarEncoder has the same names)
     backbone_3d.REST                  backbone.REST            (VoxelBackBone8x has the same names)
     backbone_2d.blocks.I.J.NAME       neck.blocks.I.(J-1).NAME (its J = 0 is the padding, here the convolution's)
     backbone_2d.deblocks.REST         neck.deblocks.REST
     dense_head.REST                   head.REST
+    roi_head, pfe, point_head          the same (Voxel R-CNN, PV-RCNN)
     global_step                       left out (a counter of training steps)
 """
 
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 _SKIPPED = ("global_step",)
 _PREFIXES = {"vfe.": "backbone.vfe.", "backbone_3d.": "backbone.", "backbone_2d.": "neck.", "dense_head.": "head."}
+_PREFIXES |= {name: name for name in ("roi_head.", "pfe.", "point_head.")}
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,7 @@ class FinetuneModule(pl.LightningModule):
         assert not self.frozen or not self._backbone.training
         predictions = self.detector(batch.points)
         with torch.autocast(self.device.type, enabled=False):
-            return self.detector.loss(predictions, batch.boxes, batch.keys)
+            return self.detector.batch_loss(predictions, batch)
 
     def on_validation_epoch_start(self) -> None:
         """Forget the last validation's detections."""
