@@ -20,7 +20,7 @@ LAYERS = {
     "nn": {"structures", "ops"},
     "backbones": {"structures", "ops", "nn"},
     "objectives": {"structures", "ops", "nn", "backbones"},
-    "detection": {"structures", "ops", "nn", "backbones"},
+    "detection": {"structures", "ops", "nn", "backbones", "checkpoint"},
     "augment": {"structures", "ops"},
     "formats": {"structures", *BASE},
     "data": {"structures", "ops", "formats", *BASE},
