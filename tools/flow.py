@@ -1,11 +1,8 @@
 """Scene flow over a dataset: cache it beside the sweeps, or measure estimators against the truth.
 
 python tools/flow.py dataset=nuscenes dataset.root=DIR flow=icp_flow [dry_run=true]
-python tools/flow.py mode=evaluate dataset=simulator dataset.seed=7 num_pairs=50 'estimators=[rigid,nearest]' \
-    output=FILE.json
+python tools/flow.py mode=evaluate dataset=simulator dataset.seed=7 num_pairs=50 estimators=[rigid,nearest] output=FILE
 """
-
-from pathlib import Path
 
 from omegaconf import DictConfig
 
@@ -22,7 +19,20 @@ def main(cfg: DictConfig) -> None:
 
 
 def _cache(cfg: DictConfig) -> None:
-    raise ValueError("later")
+    from hydra.utils import instantiate
+
+    from equilidar.flow_runs.caching import Caching
+    from equilidar.flow_runs.places import beside
+
+    parts = instantiate(cfg, _convert_="all")
+    options = {key: parts[key] for key in ("num_workers", "num_pairs", "device", "faults")}
+    folder = beside(cfg.dataset.get("root"), cfg.paths.runs)
+    caching = Caching(parts["dataset"], parts["flow"], cfg.output, folder, **options)
+    estimate = caching.estimate()
+    print(caching.describe(estimate), flush=True)
+    if not cfg.dry_run:
+        caching.check_space(estimate)
+        print(caching.run())
 
 
 def _evaluate(cfg: DictConfig) -> None:
@@ -30,27 +40,18 @@ def _evaluate(cfg: DictConfig) -> None:
 
     from equilidar.data.labelled_pairs import labelled_pairs
     from equilidar.flow_runs.comparison import FlowComparison
-    from equilidar.training.json_file import write_json
     from equilidar.training.options import named_options
 
     options = {"": cfg.flow}
     if cfg.estimators is not None:
         options = named_options("flow", "flow", list(cfg.estimators), dict(cfg.settings))
-    estimators = {name: instantiate(option, _convert_="all") for name, option in options.items()}
-    pairs = labelled_pairs(instantiate(cfg.dataset, _convert_="all"))
-    run = FlowComparison(
-        {name or one.name: one for name, one in estimators.items()},
-        pairs,
-        instantiate(cfg.points),
-        num_pairs=cfg.num_pairs,
-        device=cfg.device,
-    )
-    print(run.table())
-    if cfg.output is not None:
-        write_json(Path(cfg.output), run.summaries())
-    folder = cfg.pictures or (cfg.output and Path(cfg.output).with_suffix(""))
-    for path in run.save_pictures(Path(folder), cfg.num_pictures) if folder else []:
-        print(f"picture: {path}")
+    made = {name: instantiate(option, _convert_="all") for name, option in options.items()}
+    estimators = {name or one.name: one for name, one in made.items()}
+    pairs, points = labelled_pairs(instantiate(cfg.dataset, _convert_="all")), instantiate(cfg.points)
+    run = FlowComparison(estimators, pairs, points, num_pairs=cfg.num_pairs, device=cfg.device)
+    print(run.table(), flush=True)
+    for path in run.write(cfg.output, cfg.pictures, cfg.num_pictures):
+        print(f"written: {path}")
 
 
 if __name__ == "__main__":

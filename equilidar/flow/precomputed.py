@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from equilidar.flow.cache import FlowCache
+from equilidar.flow.cache import FlowCache, KeyedPairs
 from equilidar.structures import FlowField, SweepPairBatch
 
 
@@ -56,6 +56,33 @@ class PrecomputedFlow:
     @property
     def settings(self) -> Mapping[str, Any]:
         return self._cache.stamp.settings
+
+    def check(self, pairs: KeyedPairs) -> None:
+        """Refuse pairs that the cache was not made for, before a run begins.
+
+        Every pair must be there, but for those that could not be read when it was made; the sweeps of the first one are
+        compared. (Each pair is compared again when it is read.)
+
+        Raises:
+            FileNotFoundError: pairs are missing.
+            ValueError: the first pair's sweeps are others.
+        """
+        cache = self._cache
+        missing = cache.missing(pairs.keys)
+        faulty = cache.faults() if missing else {}
+        missing = [place for place in missing if pairs.keys[place] not in faulty]
+        if missing:
+            about = (
+                f"{cache.stamp.data.get('num_pairs')} pairs of {cache.stamp.data['name']}" if cache.stamp.data else ""
+            )
+            raise FileNotFoundError(
+                f"flow cache {cache.directory} lacks {len(missing)} of {len(pairs.keys)} pairs of the dataset, the "
+                f"first is {pairs.keys[missing[0]]}{about}: compute it for this "
+                "dataset (python tools/flow.py with the same dataset=... and flow=...)"
+            )
+        first = next((place for place, key in enumerate(pairs.keys) if key not in faulty), None)
+        if first is not None:
+            self(SweepPairBatch.collate([pairs[first]]))
 
     def __call__(self, batch: SweepPairBatch) -> FlowField:
         """Return the stored flow; a pair that is missing or was stored for other data is an error."""

@@ -5,14 +5,15 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import torch
 
 from equilidar.data.labelled_pairs import LabelledPairs
 from equilidar.data.packing_plan import spread
 from equilidar.evaluation.text_table import text_table, without_nan
 from equilidar.flow import FlowEstimator
+from equilidar.flow.cache import write_json_file
 from equilidar.flow_runs.instances import instance_table
 from equilidar.flow_runs.measuring import EvaluatedPoints, measure, seen_by
+from equilidar.flow_runs.places import device_of
 from equilidar.report.flow_pictures import flow_picture
 from equilidar.report.pictures import save_picture
 from equilidar.structures import SweepPairBatch
@@ -84,6 +85,21 @@ class FlowComparison:
             lines += ["", "end-point error by object, metres", instance_table(instances)]
         return "\n".join(lines)
 
+    def write(self, output: str | None, pictures: str | None, num_pictures: int) -> Iterator[Path]:
+        """Write figures and pictures; yield each file's path.
+
+        Args:
+            output: JSON file of the figures; None for none.
+            pictures: folder; None for the output's name without its suffix, none without output.
+            num_pictures: of the pairs with the most moving points.
+        """
+        if output is not None:
+            write_json_file(Path(output), self.summaries())
+            yield Path(output)
+        folder = pictures or (output and Path(output).with_suffix(""))
+        if folder:
+            yield from self.save_pictures(Path(folder), num_pictures)
+
     def save_pictures(self, folder: Path, number: int) -> Iterator[Path]:
         """Draw the pairs with the most moving points; yield each picture's path."""
         moving = next(iter(self.measured.values())).moving
@@ -107,16 +123,3 @@ class FlowComparison:
             path = folder / f"{labelled.pair.source.key.replace('/', '_')}.png"
             save_picture(figure, path)
             yield path
-
-
-def device_of(name: str) -> torch.device:
-    """Return the device of a name; "auto" takes the GPU where there is one.
-
-    Raises:
-        ValueError: no such device here.
-    """
-    if name not in ("auto", "cpu", "cuda"):
-        raise ValueError(f"device must be auto, cpu or cuda, got {name!r}")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device=cuda, but no GPU is to be had here; set device=cpu")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
