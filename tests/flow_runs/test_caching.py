@@ -7,27 +7,37 @@ import pytest
 import torch
 
 from equilidar.data.faults import FaultBudget, FaultySweepError, TooManyFaultsError
-from equilidar.data.simulator import SimulatedPairs, SimulatedSweeps
 from equilidar.flow import NearestFlow, PrecomputedFlow, RigidFlow, check_teacher
 from equilidar.flow_runs.cache_workers import CachingError
 from equilidar.flow_runs.caching import Caching
 from equilidar.flow_runs.places import beside, device_of
 from equilidar.structures import FlowField, SweepPair, SweepPairBatch
 
-SENSOR = {"name": "hdl64e", "azimuth_steps": 120, "beam_stride": 8}
+from ..flow.pairs import CONTRACT, grid_points, moved, rigid_matrix, sweep_pair
 
 
-class Log(SimulatedPairs):
+class Log:
     """A few small pairs, one of which may be broken."""
 
+    name, contract = "log", CONTRACT
+
     def __init__(self, broken: int | None = None, num: int = 6) -> None:
-        super().__init__(SENSOR, 1, num, seed=3)
-        self.broken = broken
+        motion = rigid_matrix(0.1, (1.0, 0.0, 0.0))
+        clouds = [grid_points(4, 3.0, 0.5, seed) for seed in range(num)]
+        self.pairs = [sweep_pair(xyz, moved(xyz, motion), motion, f"log/{i}") for i, xyz in enumerate(clouds)]
+        self.keys, self.broken = [pair.key for pair in self.pairs], broken
+
+    def __len__(self) -> int:
+        return len(self.pairs)
 
     def __getitem__(self, index: int) -> SweepPair:
         if index == self.broken:
             raise FaultySweepError(f"sweep {index} is truncated")
-        return super().__getitem__(index)
+        return self.pairs[index]
+
+
+class Labelled(Log):
+    class_names = ("Car",)
 
 
 def caching(folder: Path, pairs=None, flow=None, output=None, **options) -> Caching:
@@ -53,7 +63,7 @@ def test_what_is_cached_is_what_the_estimator_gives(tmp_path, num_workers: int):
     estimate = job.estimate()
     assert not job.cache.directory.exists(), "the estimate writes nothing"
     assert estimate.num_pairs == 6 and estimate.seconds > 0
-    assert "flow of 6 pairs of simulator-3 to compute" in job.describe(estimate)
+    assert "flow of 6 pairs of log to compute" in job.describe(estimate)
     assert "6 pairs in" in job.run()
     size = sum(path.stat().st_size for path in job.cache.directory.rglob("*.npz"))
     assert size == pytest.approx(estimate.num_bytes, rel=0.5)
@@ -99,7 +109,7 @@ class Broken:
 
 def test_what_stops_it_is_told_in_one_line(tmp_path):
     job = caching(tmp_path, flow=Broken())
-    with pytest.raises(CachingError, match=r"simulator-3/0000/0000->simulator-3/0000/0001: no clusters to speak of"):
+    with pytest.raises(CachingError, match=r"log/0/0->log/0/1: no clusters to speak of"):
         job.run()
     with pytest.raises(CachingError, match="no clusters"):
         job.estimate()
@@ -116,7 +126,7 @@ def test_folders_and_datasets_of_another_kind_are_refused(tmp_path):
     with pytest.raises(ValueError, match="no flow cache; choose another folder"):
         caching(tmp_path, output=tmp_path / "b")
     with pytest.raises(ValueError, match="yields no pairs of sweeps"):
-        caching(tmp_path, SimulatedSweeps(SENSOR, 1, 1))
+        caching(tmp_path, Labelled())
     with pytest.raises(ValueError, match="num_workers must be at least 1"):
         caching(tmp_path, num_workers=0)
     with pytest.raises(ValueError, match="device must be auto, cpu or cuda"):
