@@ -2,6 +2,9 @@
 
 from typing import Any, Protocol, runtime_checkable
 
+from equilidar.data.argoverse2_flow import Argoverse2Flow
+from equilidar.data.argoverse2_labelled_pairs import Argoverse2LabelledPairs
+from equilidar.data.kitti_raw_labelled_pairs import KittiRawLabelledPairs
 from equilidar.data.simulator.dataset import SimulatedPairs
 from equilidar.data.simulator.labelled_pairs import SimulatedLabelledPairs
 from equilidar.structures import LabelledPair
@@ -38,6 +41,10 @@ def labelled_pairs(dataset: Any) -> LabelledPairs:
     """
     if isinstance(dataset, SimulatedPairs):
         return SimulatedLabelledPairs(dataset)
+    if isinstance(dataset, Argoverse2Flow):
+        return Argoverse2LabelledPairs(dataset)
+    if isinstance(dataset, KittiRawLabelledPairs):
+        return dataset
     raise ValueError(
         f"dataset {getattr(dataset, 'name', type(dataset).__name__)} has no true flow to measure against; take "
         "dataset=simulator, dataset=argoverse2_flow or dataset=kitti_raw_flow"
