@@ -2,6 +2,7 @@
 
 from equilidar.flow.cache import FlowCache, precompute
 from equilidar.flow.exact import ExactFlow
+from equilidar.flow.feedforward import FeedforwardFlow
 from equilidar.flow.nearest import NearestFlow
 from equilidar.flow.precomputed import PrecomputedFlow
 from equilidar.flow.protocol import FlowEstimator, check_label_free, check_teacher, settings_of
@@ -11,6 +12,7 @@ from equilidar.flow.zero import ZeroFlow
 
 __all__ = [
     "ExactFlow",
+    "FeedforwardFlow",
     "FlowCache",
     "FlowEstimator",
     "NearestFlow",
