@@ -24,7 +24,7 @@ from .openpcdet_case import ANCHORS
 from .test_second import NAMES, neck
 
 GRID = GridSpec.from_range([0, -9.6, -3, 19.2, 9.6, 1], [0.2, 0.2, 0.1])
-SECOND_STAGE = SecondStage(BoxSelection(0.0, 0.95, 512, 64), BoxSelection(0.0, 0.7, 256, 32), RoISampler(num=32))
+SECOND_STAGE = SecondStage(BoxSelection(0.0, 0.8, 512, 64), BoxSelection(0.0, 0.7, 256, 32), RoISampler(num=8))
 STACKS = {"shared": (32, 32), "classification": (32, 32), "regression": (32, 32), "dropout": 0.1}
 
 
