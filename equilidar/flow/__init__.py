@@ -2,6 +2,7 @@
 
 from equilidar.flow.cache import FlowCache, precompute
 from equilidar.flow.exact import ExactFlow
+from equilidar.flow.icp_flow import IcpFlow
 from equilidar.flow.nearest import NearestFlow
 from equilidar.flow.precomputed import PrecomputedFlow
 from equilidar.flow.protocol import FlowEstimator, check_label_free, settings_of
@@ -13,6 +14,7 @@ __all__ = [
     "ExactFlow",
     "FlowCache",
     "FlowEstimator",
+    "IcpFlow",
     "NearestFlow",
     "PrecomputedFlow",
     "RigidFlow",
