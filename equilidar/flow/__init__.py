@@ -4,6 +4,7 @@ from equilidar.flow.cache import FlowCache, precompute
 from equilidar.flow.exact import ExactFlow
 from equilidar.flow.feedforward import FeedforwardFlow
 from equilidar.flow.grid_flow import GridFlow
+from equilidar.flow.icp_flow import IcpFlow
 from equilidar.flow.nearest import NearestFlow
 from equilidar.flow.precomputed import PrecomputedFlow
 from equilidar.flow.protocol import FlowEstimator, check_label_free, check_teacher, settings_of
@@ -17,6 +18,7 @@ __all__ = [
     "FlowCache",
     "FlowEstimator",
     "GridFlow",
+    "IcpFlow",
     "NearestFlow",
     "PrecomputedFlow",
     "RigidFlow",
