@@ -75,7 +75,32 @@ class RequestedSamples(Dataset):
             return Fault(self.dataset.keys[request.index], str(error))
         if self.transform is not None and isinstance(item, LabelledSweep):
             item = self.transform(item, request.seed)
+        flaw = _flaw(item)
+        if flaw is not None:
+            return Fault(self.dataset.keys[request.index], flaw)
         return LoadedSample(item, request.seed)
+
+
+def _flaw(item: SweepPair | LabelledSweep) -> str | None:
+    """Return what is not finite in a sample: readers of this package look themselves, a user's own may not.
+
+    One such point would make every loss of its batch NaN, and a box that is nowhere would be dropped without a word.
+    """
+    sweeps = {"source": item.source, "target": item.target} if isinstance(item, SweepPair) else {"sweep": item.sweep}
+    for name, sweep in sweeps.items():
+        wrong = ~(sweep.xyz.isfinite().all(1) & sweep.features.isfinite().all(1))
+        if bool(wrong.any()):
+            return f"its {name} has {int(wrong.sum())} of {len(wrong)} points that are not finite"
+    if isinstance(item, LabelledSweep):
+        boxes = item.boxes.as_tensor()
+        wrong = ~(boxes.isfinite().all(1) & (boxes[:, 3:6] > 0).all(1))
+        if bool(wrong.any()):
+            row = int(wrong.nonzero()[0, 0])
+            return (
+                f"box {row} has values that are not finite or a size that is not positive: "
+                f"{[round(value, 3) for value in boxes[row].tolist()]} (x, y, z, length, width, height, yaw)"
+            )
+    return None
 
 
 def collate_pairs(samples: list[LoadedSample | Fault | None]) -> LoadedBatch[SweepPairBatch]:

@@ -25,6 +25,7 @@ class NuScenesLabelled:
         keys: of the key frames.
         sample_tokens: nuScenes's own name of each, as result files want it.
         class_names: classes that are kept, in the order of their label index.
+        tables: folder of the release's tables, which the official evaluation reads.
 
     Raises:
         FileNotFoundError: a folder or a table does not exist.
@@ -74,7 +75,8 @@ class NuScenesLabelled:
         self._places = [(r, i) for r, i, _ in found]
         self.sample_tokens = [sweep.sample_token for _, _, sweep in found]
         self.keys = [self._runs[r].frames[i].key for r, i in self._places]
-        self._objects = read_objects(table_folder(Path(root), version), set(self.sample_tokens))
+        self.tables = table_folder(Path(root), version)
+        self._objects = read_objects(self.tables, set(self.sample_tokens))
 
     def __len__(self) -> int:
         return len(self.keys)
