@@ -1,6 +1,6 @@
 """From dataset to batches: workers only read and concatenate; faulty samples are reported, not fatal."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
@@ -153,6 +153,7 @@ def make_loader(
     persistent_workers: bool = False,
     prefetch_factor: int | None = None,
     transform: Transform | None = None,
+    pool: Sequence[int] | None = None,
 ) -> StatefulDataLoader:
     """Return a loader of `LoadedBatch`es that resumes in mid-epoch with identical batches.
 
@@ -174,15 +175,15 @@ def make_loader(
         persistent_workers: keep the workers between epochs.
         prefetch_factor: batches that each worker reads ahead.
         transform: done to each labelled sweep where it is read (gt sampling).
+        pool: see `SeededSampler`.
 
     Raises:
         ValueError: the sampler's settings do not fit, or pairs are to be transformed.
     """
     if transform is not None and kind != "labelled":
         raise ValueError("transform is for labelled sweeps; pairs are read as they are")
-    sampler = SeededSampler(
-        len(dataset), batch_size, seed, rank=rank, world_size=world_size, shuffle=shuffle, drop_last=drop_last
-    )
+    how = {"rank": rank, "world_size": world_size, "shuffle": shuffle, "drop_last": drop_last}
+    sampler = SeededSampler(len(dataset), batch_size, seed, **how, pool=pool)
     return StatefulDataLoader(
         RequestedSamples(dataset, transform),
         batch_size=batch_size,

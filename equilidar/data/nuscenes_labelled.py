@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Int64
 
 from equilidar.data.accumulation import accumulated_contract
 from equilidar.data.listing import content_hash
@@ -95,6 +96,14 @@ class NuScenesLabelled:
     def objects(self, index: int) -> NuScenesObjects:
         """Return every annotation of key frame `index` in the global frame, as the evaluator wants them."""
         return self._objects[self.sample_tokens[index]]
+
+    def labels(self, index: int) -> Int64[np.ndarray, " M"]:
+        """Return the labels of the boxes of key frame `index`, without reading its points."""
+        objects = self.objects(index)
+        seen = objects.num_lidar_pts + objects.num_radar_pts >= self.min_points
+        named = zip(objects.class_names, seen.tolist(), strict=True)
+        kept = [self.class_names.index(name) for name, is_seen in named if is_seen and name in self.class_names]
+        return np.array(kept, dtype=np.int64)
 
     def world_T_sensor(self, index: int) -> torch.Tensor:
         """Return the (4, 4) pose that takes boxes of key frame `index` to the global frame, as result files want it."""
