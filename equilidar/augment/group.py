@@ -27,17 +27,12 @@ class SpatialGroup:
         scale: range of the factor.
         flip_probability: how often y is mirrored.
         translation: range of the shift along each of x, y and z, metres.
-        half_turn_probability: how often half a turn is added to the yaw; with the mirror of y that makes mirrors along
-            both axes, each by itself as likely as not where both probabilities are 0.5.
-        translation_deviation: standard deviation of a normal shift along each axis, metres, added to the other one.
     """
 
     yaw: Range = (-math.pi / 2, math.pi / 2)
     scale: Range = (0.95, 1.05)
     flip_probability: float = 0.5
     translation: Range = (0.0, 0.2)
-    half_turn_probability: float = 0.0
-    translation_deviation: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("yaw", "scale", "translation"):
@@ -47,11 +42,8 @@ class SpatialGroup:
             object.__setattr__(self, name, (low, high))
         if self.scale[0] <= 0:
             raise ValueError(f"group.scale must be positive, got {self.scale}; mirrors are flip_probability's part")
-        for name in ("flip_probability", "half_turn_probability"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"group.{name} must be within 0..1, got {getattr(self, name)}")
-        if self.translation_deviation < 0:
-            raise ValueError(f"group.translation_deviation must not be negative, got {self.translation_deviation}")
+        if not 0 <= self.flip_probability <= 1:
+            raise ValueError(f"group.flip_probability must be within 0..1, got {self.flip_probability}")
 
     def sample(self, seeds: Int64[Tensor, " B"], stream: int) -> TransformDraw:
         """Draw one transform for each seed, on the seeds' device.
@@ -60,15 +52,12 @@ class SpatialGroup:
             seeds: each sample's own seed; a sample draws the same in whatever batch, worker or rank.
             stream: tells several draws of one sample apart.
         """
-        draws = uniform(seeds, stream, 10)
-        half_turn = torch.where(draws[:, 6] < self.half_turn_probability, math.pi, 0.0)
-        # The middles of the intervals that draws stand for: the ends of a normal distribution lie in infinity.
-        normal = torch.special.ndtri(draws[:, 7:] + 2.0**-25)
+        draws = uniform(seeds, stream, 6)
         return TransformDraw(
-            _within(self.yaw, draws[:, 0]) + half_turn,
+            _within(self.yaw, draws[:, 0]),
             _within(self.scale, draws[:, 1]),
             draws[:, 2] < self.flip_probability,
-            _within(self.translation, draws[:, 3:6]) + self.translation_deviation * normal,
+            _within(self.translation, draws[:, 3:]),
         )
 
 

@@ -2,5 +2,6 @@
 
 from equilidar.backbones.feature_info import Backbone, FeatureInfo
 from equilidar.backbones.voxel_plain import VoxelBackBone8x
+from equilidar.backbones.voxel_residual import VoxelResBackBone8x
 
-__all__ = ["Backbone", "FeatureInfo", "VoxelBackBone8x"]
+__all__ = ["Backbone", "FeatureInfo", "VoxelBackBone8x", "VoxelResBackBone8x"]

@@ -4,29 +4,14 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from equilidar.backbones.feature_info import FeatureInfo
-from equilidar.nn import SparseBlock, SparseConv3d, SubmanifoldConv3d
-from equilidar.ops.rulebook import IntTriple, output_shape
-from equilidar.ops.voxelize import voxelize_mean
-from equilidar.structures import BackboneFeatures, GridSpec, PointCloudBatch, SparseVoxels
+from equilidar.backbones.voxel_encoder import VoxelEncoder8x
+from equilidar.structures import GridSpec
 
-# Strided convolutions by stage: kernel, stride, padding (z, y, x).
-_DOWN: dict[str, tuple[IntTriple, IntTriple, IntTriple]] = {
-    "conv2": ((3, 3, 3), (2, 2, 2), (1, 1, 1)),
-    "conv3": ((3, 3, 3), (2, 2, 2), (1, 1, 1)),
-    "conv4": ((3, 3, 3), (2, 2, 2), (0, 1, 1)),
-    "conv_out": ((3, 1, 1), (2, 1, 1), (0, 0, 0)),
-}
 _CHANNELS = (16, 16, 32, 64, 64, 128)
 
 
-class VoxelBackBone8x(nn.Module):
-    """Twelve sparse convolutions in five stages, down to stride (16, 8, 8).
-
-    Modules are named as OpenPCDet's `backbone_3d` names them (commit 8cacccec, `spconv_backbone.py`), so that its
-    weights load key by key. The z axis is padded by one cell at its upper end: 40 cells run through 41, 21, 11, 5 and
-    2 levels. Stages of the result: "conv1", "conv2", "conv3", "conv4" and "out".
-    """
+class VoxelBackBone8x(VoxelEncoder8x):
+    """Twelve sparse convolutions in five stages; see `VoxelEncoder8x`."""
 
     def __init__(
         self,
@@ -52,97 +37,19 @@ class VoxelBackBone8x(nn.Module):
         Raises:
             ValueError: the grid does not divide, or a size is not positive.
         """
-        super().__init__()
-        check_grid(grid)
         widths = [round(width * count) for count in channels]
-        if len(widths) != 6 or min(widths) < 1 or in_channels < 3:
-            raise ValueError(
-                f"VoxelBackBone8x: channels times width must be 6 positive counts, got {widths}; "
-                f"in_channels must be at least 3 (x, y, z), got {in_channels}"
-            )
-        self.grid, self.in_channels = grid, in_channels
-        self.arguments = {"channels": widths, "norm_eps": norm_eps}
-        self.feature_info = _feature_info(grid, widths)
-
-        def submanifold(inside: int, outside: int) -> SparseBlock:
-            return SparseBlock(SubmanifoldConv3d(inside, outside, 3, engine=engine), norm_eps, norm_momentum)
-
-        def strided(stage: str, inside: int, outside: int) -> SparseBlock:
-            return SparseBlock(SparseConv3d(inside, outside, *_DOWN[stage], engine=engine), norm_eps, norm_momentum)
-
-        def stage(name: str, inside: int, outside: int) -> nn.Sequential:
-            return nn.Sequential(
-                strided(name, inside, outside), submanifold(outside, outside), submanifold(outside, outside)
-            )
-
+        super().__init__(grid, in_channels, engine, widths, norm_eps, norm_momentum)
         stem, first, second, third, fourth, last = widths
-        self.conv_input = submanifold(in_channels, stem)
-        self.conv1 = nn.Sequential(submanifold(stem, first))
-        self.conv2 = stage("conv2", first, second)
-        self.conv3 = stage("conv3", second, third)
-        self.conv4 = stage("conv4", third, fourth)
-        self.conv_out = strided("conv_out", fourth, last)
+        self.conv_input = self._submanifold(in_channels, stem)
+        self.conv1 = nn.Sequential(self._submanifold(stem, first))
+        self.conv2 = self._stage("conv2", first, second)
+        self.conv3 = self._stage("conv3", second, third)
+        self.conv4 = self._stage("conv4", third, fourth)
+        self.conv_out = self._strided("conv_out", fourth, last)
 
-    def encode(self, points: PointCloudBatch) -> BackboneFeatures:
-        """Voxelize by the mean of each voxel's points, then encode."""
-        return self(voxelize_mean(points, self.grid))
-
-    def forward(self, voxels: SparseVoxels) -> BackboneFeatures:
-        """Encode voxels of this backbone's grid; `voxels` keeps the rulebooks for a second network."""
-        if voxels.grid != self.grid:
-            raise ValueError(f"voxels of {voxels.grid} given to a backbone for {self.grid}")
-        if voxels.features.shape[1] != self.in_channels:
-            raise ValueError(
-                f"voxels have {voxels.features.shape[1]} columns, the backbone takes in_channels={self.in_channels} "
-                "(x, y, z and the point features)"
-            )
-        padded = SparseVoxels(
-            voxels.coords, voxels.features, voxels.grid, _padded(voxels.grid), voxels.stride, voxels.batch_size
+    def _stage(self, name: str, inside: int, outside: int) -> nn.Sequential:
+        return nn.Sequential(
+            self._strided(name, inside, outside),
+            self._submanifold(outside, outside),
+            self._submanifold(outside, outside),
         )
-        padded.rulebooks = voxels.rulebooks
-        conv1 = self.conv1(self.conv_input(padded))
-        conv2 = self.conv2(conv1)
-        conv3 = self.conv3(conv2)
-        conv4 = self.conv4(conv3)
-        return BackboneFeatures(
-            {"conv1": conv1, "conv2": conv2, "conv3": conv3, "conv4": conv4, "out": self.conv_out(conv4)}
-        )
-
-
-def check_grid(grid: GridSpec) -> None:
-    """Raise ValueError unless every cell of the grid reaches the output and strides divide the map."""
-    z, y, x = grid.shape
-    problems = []
-    for axis, name, count in ((1, "y", y), (0, "x", x)):
-        if count % 8:
-            size = grid.voxel_size[axis]
-            problems.append(
-                f"{name} holds {count} voxels of {size} m, not a multiple of 8: make the {name} range "
-                f"{count // 8 * 8 * size:g} or {(count // 8 + 1) * 8 * size:g} m long, or change voxel_size"
-            )
-    # With another number, the strided convolutions in z would leave out the highest levels without a word.
-    if z % 16 != 8 or z < 24:
-        size = grid.voxel_size[2]
-        near = max(24, (z - 8 + 8) // 16 * 16 + 8)
-        problems.append(
-            f"z holds {z} voxels of {size:g} m, not 24, 40, 56 ...: make the z range {near * size:g} m long, "
-            f"or voxel_size {z * size / 40:g} m along z"
-        )
-    if problems:
-        raise ValueError("grid does not fit VoxelBackBone8x: " + "; ".join(problems))
-
-
-def _padded(grid: GridSpec) -> IntTriple:
-    z, y, x = grid.shape
-    return z + 1, y, x
-
-
-def _feature_info(grid: GridSpec, widths: list[int]) -> FeatureInfo:
-    shape, stride = _padded(grid), (1, 1, 1)
-    strides = {"conv1": stride}
-    for stage, (kernel, step, padding) in _DOWN.items():
-        shape = output_shape(shape, kernel, step, padding)
-        stride = (stride[0] * step[0], stride[1] * step[1], stride[2] * step[2])
-        strides["out" if stage == "conv_out" else stage] = stride
-    channels = dict(zip(strides, widths[1:], strict=True))
-    return FeatureInfo(channels, strides, channels["out"] * shape[0], shape[1:], stride[1:])

@@ -67,11 +67,11 @@ class BoxSelection:
 
         kept = nms_batched(decoded.boxes[item, row], decoded.scores[item, row], self.nms_iou, item)
         kept = kept[item[kept].argsort(stable=True)]  # by item, then falling score
-        kept = kept[_rank_in_run(item[kept]) < self.max_boxes]
+        kept = kept[rank_in_run(item[kept]) < self.max_boxes]
         return _detections(decoded, item[kept], row[kept])
 
 
-def _rank_in_run(sorted_values: Int64[Tensor, " N"]) -> Int64[Tensor, " N"]:
+def rank_in_run(sorted_values: Int64[Tensor, " N"]) -> Int64[Tensor, " N"]:
     """Return how many equal values stand before each value."""
     return torch.arange(len(sorted_values), device=sorted_values.device) - torch.searchsorted(
         sorted_values, sorted_values

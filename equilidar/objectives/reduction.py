@@ -7,10 +7,10 @@ Every process must call these the same number of times, whatever it holds.
 """
 
 import torch
-import torch.distributed as dist
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
+from equilidar.nn.processes import all_processes_sum, num_processes
 from equilidar.structures.host_sync import allowed_sync
 
 
@@ -32,22 +32,9 @@ def masked_mean(
     return total * num_processes() / torch.where(denominator > 0, denominator, 1.0)
 
 
-def all_processes_sum(value: Tensor) -> Tensor:
-    """Return the sum of `value` over all processes, without gradient."""
-    value = value.detach().clone()
-    if num_processes() > 1:
-        dist.all_reduce(value)
-    return value
-
-
 def any_process(is_so: bool, device: torch.device) -> bool:
     """Tell whether something is so in any process."""
     if num_processes() == 1:
         return is_so
     with allowed_sync("all processes must know, or those that go on wait for the others for ever"):
         return bool(all_processes_sum(torch.tensor(float(is_so), device=device)) > 0)
-
-
-def num_processes() -> int:
-    """Return the number of processes that train together."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1

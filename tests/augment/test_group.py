@@ -69,32 +69,3 @@ def test_with_no_parts_nothing_moves():
 def test_impossible_ranges_are_refused(arguments: dict, message: str):
     with pytest.raises(ValueError, match=message):
         SpatialGroup(**arguments)
-
-
-def test_half_turns_and_mirrors_make_mirrors_along_both_axes():
-    group = SpatialGroup((0.0, 0.0), (1.0, 1.0), 0.5, (0.0, 0.0), half_turn_probability=0.5)
-    linear = group.sample(torch.arange(4000), 0).affine().linear
-    kinds = {(round(float(x)), round(float(y))) for x, y in linear[:, [0, 1], [0, 1]]}
-    assert kinds == {(1, 1), (1, -1), (-1, 1), (-1, -1)}
-    for signs in kinds:
-        share = ((linear[:, 0, 0].round() == signs[0]) & (linear[:, 1, 1].round() == signs[1])).float().mean()
-        assert float(share) == pytest.approx(0.25, abs=0.03)
-
-
-def test_a_normal_shift_has_its_deviation_and_leaves_the_other_draws_alone():
-    seeds = torch.arange(20000)
-    plain, shifted = SpatialGroup(), SpatialGroup(translation_deviation=0.5)
-    before, after = plain.sample(seeds, 1), shifted.sample(seeds, 1)
-    assert torch.equal(before.yaw, after.yaw) and torch.equal(before.flip_y, after.flip_y)
-    extra = after.translation - before.translation
-    assert extra.isfinite().all()
-    torch.testing.assert_close(extra.std(0), torch.full((3,), 0.5), atol=0.01, rtol=0)
-    torch.testing.assert_close(extra.mean(0), torch.zeros(3), atol=0.015, rtol=0)
-
-
-@pytest.mark.parametrize(
-    ("settings", "name"), [({"half_turn_probability": 1.5}, "half_turn"), ({"translation_deviation": -1.0}, "deviation")]
-)
-def test_impossible_half_turns_and_shifts(settings, name):
-    with pytest.raises(ValueError, match=name):
-        SpatialGroup(**settings)

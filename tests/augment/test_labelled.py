@@ -1,6 +1,7 @@
 import math
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -56,6 +57,46 @@ def test_draws_follow_the_sample_and_span_the_ranges() -> None:
     assert draw.yaw.abs().max() <= math.pi / 4 and draw.yaw.min() < -0.77 and draw.yaw.max() > 0.77
     assert 0.95 <= draw.scale.min() < 0.951 and 1.049 < draw.scale.max() <= 1.05
     assert 0.45 < draw.flip_y.float().mean() < 0.55 and (draw.translation == 0).all()
+
+
+def test_half_turns_and_shifts_come_on_top() -> None:
+    """Mirrors of x and y, each with probability 0.5, and a normal shift: nuScenes as OpenPCDet trains on it."""
+    plain = LabelledAugmentation(GRID)
+    more = LabelledAugmentation(GRID, half_turn_probability=0.5, translation_std=(0.5, 1.0, 0.0))
+    seeds = torch.arange(20_000)
+    before, after = plain.draw(seeds), more.draw(seeds)
+    turned = after.yaw != before.yaw
+    torch.testing.assert_close(after.yaw - before.yaw, turned * math.pi)
+    for flipped in (False, True):
+        assert 0.48 < turned[before.flip_y == flipped].float().mean() < 0.52
+    # x -> -x is y -> -y and then half a turn.
+    mirror_x = torch.diag(torch.tensor([-1.0, 1.0, 1.0]))
+    half = LabelledAugmentation(GRID, SpatialGroup((0.0, 0.0), (1.0, 1.0), 1.0, (0.0, 0.0)), half_turn_probability=1.0)
+    torch.testing.assert_close(half.draw(seeds[:1]).affine().linear[0], mirror_x, atol=1e-6, rtol=0)
+    torch.testing.assert_close(after.translation.std(0), torch.tensor([0.5, 1.0, 0.0]), rtol=0.03, atol=0)
+    assert after.translation.mean(0).abs().max() < 0.03 and after.translation.isfinite().all()
+    assert abs(torch.corrcoef(after.translation[:, :2].T)[0, 1]) < 0.03
+    assert (before.translation == 0).all() and torch.equal(after.scale, before.scale)
+
+
+def test_velocities_turn_and_grow_with_their_boxes() -> None:
+    """OpenPCDet scales velocities, too; an unknown one stays unknown and spoils no other."""
+    batch = make_batch([3, 4, 5])
+    batch.boxes.velocity[:] = torch.stack([batch.boxes.yaw.cos(), batch.boxes.yaw.sin(), 0 * batch.boxes.yaw], 1)
+    batch.boxes.velocity[2] = math.nan
+    augmentation = LabelledAugmentation(GRID, half_turn_probability=0.5)
+    moved = augmentation(batch).boxes
+    assert moved.velocity[2].isnan().all() and len(moved) == len(batch.boxes)
+    scale = augmentation.draw(batch.seeds).scale[moved.batch_index, None]
+    ahead = torch.stack([moved.yaw.cos(), moved.yaw.sin(), 0 * moved.yaw], 1) * scale
+    known = torch.arange(len(moved)) != 2
+    torch.testing.assert_close(moved.velocity[known], ahead[known], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("change", [{"half_turn_probability": 1.5}, {"translation_std": (0.5, -0.5, 0.5)}])
+def test_impossible_settings_are_refused(change: dict) -> None:
+    with pytest.raises(ValueError, match=f"augment.{next(iter(change))}"):
+        LabelledAugmentation(GRID, **change)
 
 
 def test_boxes_that_leave_the_grid_are_dropped() -> None:

@@ -99,6 +99,22 @@ def test_objects_come_from_other_sweeps_only(rooms):
         assert pasted.contains(points, margin=2e-3).any(0).all()
 
 
+def test_velocities_come_along(rooms, monkeypatch: pytest.MonkeyPatch):
+    train, paste = rooms
+    known = np.random.default_rng(0).normal(0, 5, paste.database.velocity.shape).astype(np.float32)
+    known[::3] = np.nan
+    monkeypatch.setattr(paste.database, "velocity", known)
+    item = train[0]
+    item.boxes.velocity[:] = 7.0
+    after = paste(item, 0)
+    assert (after.boxes.velocity[: len(item.boxes)] == 7).all()
+    pasted = after.boxes.select(torch.arange(len(after.boxes)) >= len(item.boxes))
+    assert len(pasted)
+    for size, velocity in zip(pasted.size.numpy(), pasted.velocity.numpy(), strict=True):
+        row = int(np.abs(paste.database.box[:, 3:6] - size).sum(1).argmin())
+        np.testing.assert_array_equal(velocity, known[row])
+
+
 def test_the_seed_decides_and_nothing_else(rooms):
     train, paste = rooms
     first, again, other = paste(train[3], 5), paste(train[3], 5), paste(train[3], 6)

@@ -11,9 +11,11 @@ from torch.utils.data import DataLoader
 from equilidar.augment.group import SpatialGroup
 from equilidar.augment.labelled import LabelledAugmentation
 from equilidar.augment.pipeline import ViewPipeline
-from equilidar.backbones import VoxelBackBone8x
+from equilidar.backbones import VoxelBackBone8x, VoxelResBackBone8x
 from equilidar.data.loading import LoadedBatch
 from equilidar.detection.anchors import AnchorClass
+from equilidar.detection.centerpoint import build_centerpoint
+from equilidar.detection.detector import Detector
 from equilidar.detection.neck import BEVNeck
 from equilidar.detection.second import build_second
 from equilidar.flow import NearestFlow
@@ -90,19 +92,34 @@ class NoScorer:
         raise AssertionError("nothing is validated here")
 
 
+def narrow_neck(in_channels: int, in_shape: tuple[int, int]) -> BEVNeck:
+    return BEVNeck(in_channels, in_shape, layers=[1], strides=[1], channels=[8], up_strides=[1], up_channels=[8])
+
+
 def finetuning() -> tuple[pl.LightningModule, list]:
     torch.manual_seed(0)
     detector = build_second(
         VoxelBackBone8x(GRID, 4, width=0.25),
         ["car", "pedestrian"],
-        neck=lambda in_channels, in_shape: BEVNeck(
-            in_channels, in_shape, layers=[1], strides=[1], channels=[8], up_strides=[1], up_channels=[8]
-        ),
+        neck=narrow_neck,
         anchors=[
             AnchorClass("car", (4.0, 2.0, 1.5), -2.0, 0.6, 0.45),
             AnchorClass("pedestrian", (0.8, 0.8, 1.7), -2.0, 0.5, 0.35),
         ],
     )
+    return finetuning_of(detector)
+
+
+def finetuning_centers() -> tuple[pl.LightningModule, list]:
+    torch.manual_seed(0)
+    backbone = VoxelResBackBone8x(GRID, 4, width=0.25)
+    tasks = [["car"], ["pedestrian"]]
+    return finetuning_of(
+        build_centerpoint(backbone, ["car", "pedestrian"], neck=narrow_neck, tasks=tasks, velocity=True)
+    )
+
+
+def finetuning_of(detector: Detector) -> tuple[pl.LightningModule, list]:
     module = FinetuneModule(detector, LabelledAugmentation(GRID), NoScorer(), optimizer=optimizer, schedule=constant)  # pyright: ignore[reportArgumentType]
     center, size = torch.tensor([[5.0, 0.0, -1.0], [8.0, 2.0, -1.0]]), torch.tensor([[4.0, 2.0, 1.5], [0.8, 0.8, 1.7]])
     boxes = Boxes3D.make(center, size, torch.tensor([0.3, 0.0]), label=torch.tensor([0, 1]))
@@ -135,7 +152,7 @@ def train(case, callback: pl.Callback, tmp_path, accelerator: str) -> None:
     assert {"loss", "gradient_norm", "lr"} <= trainer.callback_metrics.keys()
 
 
-@pytest.mark.parametrize("case", [pretraining, finetuning])
+@pytest.mark.parametrize("case", [pretraining, finetuning, finetuning_centers])
 def test_a_step_has_no_hidden_host_sync(case, tmp_path, monkeypatch):
     # As on a GPU, where values are still on their way when a step ends.
     monkeypatch.setattr(step_record._Numbers, "arrived", False)
@@ -149,7 +166,7 @@ def test_a_step_has_no_hidden_host_sync(case, tmp_path, monkeypatch):
 
 @pytest.mark.gpu
 @NO_GPU
-@pytest.mark.parametrize("case", [pretraining, finetuning])
+@pytest.mark.parametrize("case", [pretraining, finetuning, finetuning_centers])
 def test_a_step_on_cuda_has_no_hidden_host_sync(case, tmp_path):
     class Strict:
         def __enter__(self):

@@ -1,0 +1,162 @@
+"""Compares CenterPoint with what is stored of it, part by part."""
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from equilidar.detection.center_decode import CenterSelection, decode_centers
+from equilidar.detection.center_losses import CenterLoss
+from equilidar.detection.center_predictions import CenterPredictions
+from equilidar.detection.center_targets import CenterAssignment, CenterTargets
+from equilidar.structures import BackboneFeatures, BEVMap
+
+from .centerpoint_case import (
+    BRANCHES,
+    Folder,
+    boxes_of,
+    head_maps,
+    head_targets,
+    layout_of,
+    read_folder,
+    stored_losses,
+    stored_predictions,
+)
+from .openpcdet_case import STAGES, Arrays, assert_stages, compare, deviation, points_of
+
+LOC_WEIGHT = CenterLoss().box
+
+
+@cache
+def run(path: Path, name: str) -> tuple[BackboneFeatures, BEVMap, CenterPredictions]:
+    folder = read_folder(path)
+    case = folder.cases[name]
+    model = folder.model(case)
+    with torch.no_grad():
+        features = model.backbone.encode(points_of(case))
+        neck = model.neck(features.bev_map())
+        return features, neck, model.head(neck)
+
+
+def codes_of_branch(predictions: CenterPredictions, number: int, branch: str) -> torch.Tensor:
+    layout = predictions.layout
+    if branch == "hm":
+        rows = [k for k, task in enumerate(layout.task_of_class) if task == number]
+        return predictions.heatmap[:, rows]
+    ends = dict(zip(BRANCHES, np.cumsum([2, 1, 3, 2, 2]), strict=True))
+    width = {"center": 2, "center_z": 1, "dim": 3, "rot": 2, "vel": 2}[branch]
+    return predictions.codes[:, number, ends[branch] - width : ends[branch]]
+
+
+def predictions_of(folder: Folder, case: Arrays) -> CenterPredictions:
+    """Return the stored maps, where they are whole, else what our network gives; skips where there is neither."""
+    stored = stored_predictions(case, layout_of(case))
+    if stored is not None:
+        return stored
+    if not folder.has_weights:
+        pytest.skip(f"{folder.path.name} has neither weights nor whole head maps")
+    name = next(name for name, arrays in folder.cases.items() if arrays is case)
+    return run(folder.path, name)[2]
+
+
+def check_network(folder: Folder) -> dict[str, float]:
+    """Compare stages, maps and head outputs of all cases; return the largest deviation of each."""
+    deviations: dict[str, float] = {}
+    for name, case in folder.cases.items():
+        features, neck, predictions = run(folder.path, name)
+        assert_stages(case, features)
+        values = {f"{theirs}/features": features.stages[ours].features for theirs, ours in STAGES.items()}
+        values |= {"bev/spatial_features": features.bev_map().features, "bev/spatial_features_2d": neck.features}
+        compared = compare(case, "bev/spatial_features_2d", neck.features)
+        for number, stored in head_maps(case).items():
+            for branch, key in stored.items():
+                value = codes_of_branch(predictions, number, branch)
+                values[key] = value
+                compared += compare(case, key, value)
+        assert compared, f"{name} stores nothing of neck and heads"
+        for key, value in values.items():
+            found = deviation(case, key, value)
+            if found is not None:
+                deviations[key] = max(found, deviations.get(key, 0.0))
+    return deviations
+
+
+def check_decoded(folder: Folder) -> int:
+    """Compare the best boxes: each stored one is among ours, with its score and class; return how many were."""
+    compared = 0
+    for case in folder.cases.values():
+        stored = {
+            key.removeprefix("decoded/").removeprefix("top200_"): value
+            for key, value in case.items()
+            if key.startswith("decoded/")
+        }
+        if not {"boxes", "scores", "labels"} <= stored.keys():
+            continue
+        decoded = decode_centers(predictions_of(folder, case))
+        usable = CenterSelection()._usable(decoded)
+        scores, labels = decoded.scores[usable].numpy(), decoded.classes[usable].numpy() + 1
+        boxes = torch.cat([decoded.boxes, decoded.velocities], -1)[usable].numpy()
+        count = len(stored["scores"])
+        np.testing.assert_allclose(np.sort(scores)[::-1][:count], np.sort(stored["scores"])[::-1], atol=1e-3)
+        for box, score, label in zip(stored["boxes"], stored["scores"], stored["labels"], strict=True):
+            same = np.flatnonzero((labels == label) & (np.abs(scores - score) < 1e-3))
+            difference = np.abs(boxes[same] - box)
+            difference[:, 6] = np.abs(np.angle(np.exp(1j * difference[:, 6])))
+            allowed = 2e-3 + 1e-3 * np.abs(box)
+            assert (difference <= allowed).all(1).any(), f"no box of ours is {box}, class {label}, score {score}"
+        compared += count
+    return compared
+
+
+def targets_of(folder: Folder) -> CenterTargets:
+    return CenterAssignment()(layout_of(folder.main_case()), boxes_of(folder.targets))
+
+
+def check_targets(folder: Folder) -> int:
+    """Compare heat maps and the first slots of each head; return how many things were."""
+    targets, layout = targets_of(folder), layout_of(folder.main_case())
+    batch, compared = len(targets.heatmap), 0
+    for number, stored in head_targets(folder.targets).items():
+        classes = [k for k, task in enumerate(layout.task_of_class) if task == number]
+        heatmap = targets.heatmap[:, classes].numpy()
+        if stored.index is not None:
+            index = stored.index if stored.index.shape[1] == 4 else np.insert(stored.index, 0, 0, axis=1)
+            order = np.lexsort(index.T[::-1])
+            np.testing.assert_array_equal(np.argwhere(heatmap > 0), index[order])
+            if stored.value is not None:
+                np.testing.assert_allclose(heatmap[tuple(index[order].T)], stored.value[order], atol=1e-5)
+            compared += 1
+        if stored.heatmap is not None:
+            np.testing.assert_allclose(heatmap, stored.heatmap.reshape(heatmap.shape), atol=1e-5)
+            compared += 1
+        rows = [(targets.item == item) & (targets.task == number) for item in range(batch)]
+        for item, mine in enumerate(rows):
+            for ours, theirs in (
+                (targets.cell, stored.inds),
+                (torch.ones_like(targets.cell), stored.mask),
+                (targets.codes, stored.boxes),
+            ):
+                if theirs is None:
+                    continue
+                theirs = theirs.reshape(batch, -1, *theirs.shape[theirs.ndim - ours.ndim + 1 :])[item]
+                values = ours[mine].numpy()[: len(theirs)]
+                expected = np.zeros(theirs.shape)
+                expected[: len(values)] = values
+                np.testing.assert_allclose(expected, theirs, atol=1e-4, rtol=1e-5)
+                compared += 1
+    return compared
+
+
+def check_losses(folder: Folder) -> dict[str, float]:
+    """Compare losses of the main case; return the largest relative deviation."""
+    stored = stored_losses(folder.targets)
+    predictions = predictions_of(folder, folder.main_case())
+    heatmap, box = CenterLoss().by_task(predictions, targets_of(folder))
+    ours = {f"hm_loss_head_{number}": value for number, value in enumerate(heatmap.tolist())}
+    ours |= {f"loc_loss_head_{number}": LOC_WEIGHT * value for number, value in enumerate(box.tolist())}
+    ours["rpn_loss"] = sum(ours.values())
+    for name, value in stored.items():
+        assert ours[name] == pytest.approx(value, rel=1e-3, abs=1e-5), name
+    return {name: abs(ours[name] - value) / max(abs(value), 1e-9) for name, value in stored.items()}
