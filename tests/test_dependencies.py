@@ -20,17 +20,18 @@ LAYERS = {
     "nn": {"structures", "ops"},
     "backbones": {"structures", "ops", "nn"},
     "objectives": {"structures", "ops", "nn", "backbones"},
-    "detection": {"structures", "ops", "nn", "backbones"},
+    "detection": {"structures", "ops", "nn", "backbones", "checkpoint"},
     "augment": {"structures", "ops"},
     "formats": {"structures", *BASE},
     "data": {"structures", "ops", "formats", *BASE},
     "evaluation": {"structures", "ops", "formats", *BASE},
-    "flow": {"structures", "ops", "nn"},
+    "flow": {"structures", "ops", "nn", *BASE},
     "checkpoint": {"structures", "backbones", "atomic_file"},
     "report": {"structures", "ops", "data", "evaluation"},
     "testing": {"structures", "ops"},
     "sync_watch": {"structures"},
 }
+LAYERS["flow_runs"] = {"structures", "ops", "nn", "flow", "data", "evaluation", "report", "formats", *BASE}
 LAYERS["training"] = {*LAYERS} - {"testing", "sync_watch"}
 # What the tools of the same names do: above everything else.
 LAYERS |= {"doctor": {*LAYERS}, "quickstart": {*LAYERS}}

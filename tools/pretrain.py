@@ -14,7 +14,7 @@ def main(cfg: DictConfig) -> None:
     from pytorch_lightning import seed_everything
 
     from equilidar.checkpoint import save_backbone
-    from equilidar.flow import check_label_free
+    from equilidar.flow import check_teacher
     from equilidar.objectives import CompositeObjective
     from equilidar.training.guards import FaultWatch
     from equilidar.training.launch import finish, fit, step_to_resume
@@ -24,8 +24,8 @@ def main(cfg: DictConfig) -> None:
 
     parts = instantiate(cfg, _convert_="all")
     seed_everything(cfg.seed, verbose=False)
-    check_label_free(parts["flow"])
     dataset = parts["dataset"]
+    check_teacher(parts["flow"], dataset)
     backbone = parts["backbone"](in_channels=3 + len(dataset.contract.channels))
     objective = CompositeObjective.from_partials(parts["objective"], features=backbone.feature_info)
     module = PretrainModule(

@@ -1,20 +1,20 @@
 """A finetuned detector on disk: weights, and the config that builds the network again."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 from torch import Tensor, nn
 
-from equilidar.atomic_file import atomic_file
-from equilidar.checkpoint.load_report import LoadReport, check_finite, load_covering
-from equilidar.checkpoint.whole_file import read_whole
+from equilidar.backbones.feature_info import Backbone
+from equilidar.checkpoint.identity import contract_from
+from equilidar.checkpoint.load_report import LoadReport, load_covering
+from equilidar.checkpoint.record import FileRecord
+from equilidar.checkpoint.whole_file import read_described, write_whole
 from equilidar.structures import SensorContract
 
-_FORMAT = "equilidar-detector-1"
+DETECTOR_FORMAT = "equilidar-detector-1"
 # Configs in a file name classes to be built; a foreign file may name none but ours.
 _TRUSTED = "equilidar."
 
@@ -57,21 +57,27 @@ def save_detector(
 ) -> None:
     """Write a detector; the file appears whole or not at all.
 
+    Args:
+        path: file to write.
+        detector: with its `backbone`.
+        config: see `SavedDetector`.
+        class_names: see `SavedDetector`.
+        contract: see `SavedDetector`.
+        provenance: plain values for JSON.
+
     Raises:
         ValueError: a weight is not finite.
     """
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in detector.state_dict().items()}
-    check_finite(tensors, "detector")
+    backbone = detector.backbone
+    assert isinstance(backbone, Backbone)
+    record = FileRecord.of(DETECTOR_FORMAT, type(backbone).__name__, backbone.in_channels, backbone.grid)
     metadata = {
-        "format": _FORMAT,
-        "config": json.dumps(dict(config), sort_keys=True),
-        "class_names": json.dumps(class_names),
-        "contract": json.dumps(asdict(contract)),
-        "provenance": json.dumps(dict(provenance), sort_keys=True),
+        "config": dict(config),
+        "class_names": class_names,
+        "contract": asdict(contract),
+        "provenance": dict(provenance),
     }
-    content = safetensors.torch.save(tensors, metadata)
-    with atomic_file(path) as file:
-        file.write(content)
+    write_whole(path, "detector", detector.state_dict(), record, metadata)
 
 
 def read_detector(path: Path | str) -> SavedDetector:
@@ -82,27 +88,18 @@ def read_detector(path: Path | str) -> SavedDetector:
         ValueError: it is damaged, no detector, or its config names classes of other packages.
     """
     path = Path(path)
-    tensors, metadata = read_whole(path, "detector")
-    if metadata.get("format") != _FORMAT:
-        raise ValueError(
-            f"checkpoint: {path} is no finetuned detector (format {metadata.get('format')!r}, expected {_FORMAT!r}); "
-            "finetune.py writes one as detector.safetensors"
-        )
+    remedy = "finetune.py writes one as detector.safetensors, and tools/convert.py imports them"
+    names = ("config", "class_names", "contract", "provenance")
+    tensors, values = read_described(path, "finetuned detector", DETECTOR_FORMAT, names, remedy)
     try:
-        config = json.loads(metadata["config"])
-        contract = json.loads(metadata["contract"])
-        saved = SavedDetector(
-            tensors,
-            config,
-            tuple(json.loads(metadata["class_names"])),
-            SensorContract(tuple(contract["channels"]), tuple(contract["scales"]), contract["frame"]),
-            json.loads(metadata["provenance"]),
-        )
-    except (KeyError, ValueError, TypeError) as error:
-        raise ValueError(f"checkpoint: the metadata of {path} cannot be read ({error})") from error
+        contract = contract_from(values["contract"])
+    except ValueError as error:
+        raise ValueError(f"{path}: its metadata cannot be read ({error})") from error
+    config = values["config"]
+    saved = SavedDetector(tensors, config, tuple(values["class_names"]), contract, values["provenance"])
     foreign = sorted(name for name in _targets(config) if not name.startswith(_TRUSTED))
     if foreign:
-        raise ValueError(f"checkpoint: {path} wants to build {', '.join(foreign)}, which is none of ours: refused")
+        raise ValueError(f"{path} wants to build {', '.join(foreign)}, which is none of ours: refused")
     return saved
 
 

@@ -9,17 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 from torch import Tensor, nn
 
-from equilidar.atomic_file import atomic_file
 from equilidar.backbones.feature_info import Backbone
 from equilidar.checkpoint.identity import BackboneIdentity, content_hash, tensors_of
-from equilidar.checkpoint.load_report import LoadReport, check_finite, load_covering
-from equilidar.checkpoint.whole_file import read_whole
+from equilidar.checkpoint.load_report import LoadReport, load_covering
+from equilidar.checkpoint.record import FileRecord
+from equilidar.checkpoint.whole_file import read_described, write_whole
 from equilidar.structures import SensorContract
 
-_FORMAT = "equilidar-backbone-1"
+BACKBONE_FORMAT = "equilidar-backbone-1"
 
 # What to do about a difference, by the start of the field's name.
 _REMEDIES = {
@@ -62,17 +61,11 @@ def save_backbone(
         ValueError: a weight is not finite, or the contract's channels are not the backbone's input.
     """
     tensors = tensors_of(_module(backbone))
-    check_finite(tensors, "backbone")
     _check_contract(backbone, contract)
     identity = BackboneIdentity.of(backbone, contract, tensors)
-    metadata = {
-        "format": _FORMAT,
-        "identity": json.dumps(identity.as_dict(), sort_keys=True),
-        "provenance": json.dumps(provenance, sort_keys=True),
-    }
-    content = safetensors.torch.save(tensors, metadata)
-    with atomic_file(path) as file:
-        file.write(content)
+    record = FileRecord.of(BACKBONE_FORMAT, identity.class_name, backbone.in_channels, backbone.grid)
+    metadata = {"identity": identity.as_dict(), "provenance": provenance}
+    write_whole(path, "backbone", tensors, record, metadata)
     return identity
 
 
@@ -84,22 +77,19 @@ def read_backbone(path: Path | str) -> SavedBackbone:
         ValueError: it is no safetensors file, is damaged, or holds no identity.
     """
     path = Path(path)
-    tensors, metadata = read_whole(path, "backbone")
-    if metadata.get("format") != _FORMAT:
-        raise ValueError(
-            f"{path} holds no backbone identity (format {metadata.get('format')!r}, expected {_FORMAT!r}): "
-            "it was not written by save_backbone"
-        )
+    remedy = (
+        "it was not written by save_backbone; a checkpoint of another code base goes through tools/convert.py first"
+    )
+    tensors, metadata = read_described(path, "backbone", BACKBONE_FORMAT, ("identity", "provenance"), remedy)
     try:
-        identity = BackboneIdentity.from_dict(json.loads(metadata["identity"]))
-        provenance = json.loads(metadata["provenance"])
-    except (KeyError, ValueError) as error:
+        identity = BackboneIdentity.from_dict(metadata["identity"])
+    except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: its metadata cannot be read ({_one_line(error)})") from error
     if (actual := content_hash(tensors)) != identity.content_hash:
         raise ValueError(
             f"{path} is damaged: its tensors hash to {actual[:12]}, its identity says {identity.content_hash[:12]}"
         )
-    return SavedBackbone(tensors, identity, provenance)
+    return SavedBackbone(tensors, identity, metadata["provenance"])
 
 
 def load_backbone(

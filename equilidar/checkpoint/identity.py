@@ -75,6 +75,11 @@ class BackboneIdentity:
             raise ValueError(f"its identity lacks {', '.join(missing)}")
         return cls(**{name: values[name] for name in names})
 
+    @property
+    def class_name(self) -> str:
+        """Return the name of the backbone's class."""
+        return self.backbone.rpartition(".")[2]
+
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         return asdict(self)
@@ -96,6 +101,21 @@ class BackboneIdentity:
         }
         compared |= {f"backbone.{name}": value for name, value in self.arguments.items()}
         return compared | {f"contract.{name}": value for name, value in self.contract.items()}
+
+
+def contract_from(values: Mapping[str, Any]) -> SensorContract:
+    """Return the contract that plain values (channels, scales, frame) describe.
+
+    Raises:
+        ValueError: one is missing or of another kind.
+    """
+    try:
+        channels, scales, frame = values["channels"], values["scales"], values["frame"]
+        if frame not in ("sensor", "ego"):
+            raise ValueError(f"contract.frame must be sensor or ego, got {frame!r}")
+        return SensorContract(tuple(map(str, channels)), tuple(map(float, scales)), frame)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"contract must have channels, scales and frame, got {dict(values)}") from error
 
 
 def content_hash(tensors: Mapping[str, Tensor]) -> str:

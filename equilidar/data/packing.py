@@ -30,7 +30,7 @@ from equilidar.data.packed_index import (
 )
 from equilidar.data.packing_estimate import Estimate
 from equilidar.data.packing_plan import PackingSource, PackingUnit, differing, spread
-from equilidar.data.packing_progress import SweepProgress, size_text, time_text
+from equilidar.data.packing_progress import Progress, size_text, time_text
 from equilidar.data.packing_workers import PackingError, errors_of_workers, make_pool, measure, pack_unit, write_report
 from equilidar.data.protocols import LabelledDataset, PairDataset
 
@@ -167,7 +167,7 @@ class Packing:
         pool, counter = make_pool(self.source, min(num_workers, len(self.todo)))
         names: dict[Future[dict[str, Any]], str] = {}
         try:
-            with SweepProgress(sum(len(unit.indices) for unit in self.todo)) as bar, errors_of_workers():
+            with Progress(sum(len(unit.indices) for unit in self.todo)) as bar, errors_of_workers():
                 names = {pool.submit(pack_unit, unit, self._folder): unit.name for unit in self.todo}
                 waiting = set(names)
                 while waiting:

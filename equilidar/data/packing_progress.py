@@ -1,4 +1,4 @@
-"""How far packing is, and sizes and times as a user reads them."""
+"""How far a long task is, and sizes and times as a user reads them."""
 
 import sys
 from types import TracebackType
@@ -8,18 +8,19 @@ from tqdm import tqdm
 _SECONDS_BETWEEN_LINES = 15.0
 
 
-class SweepProgress:
-    """A bar over all sweeps with the time that is left; into a file or a pipe it prints a line now and then.
+class Progress:
+    """A bar with the time that is left; into a file or a pipe it prints a line now and then.
 
     Args:
-        total: sweeps to pack.
+        total: of what is to be done.
+        unit: what it is.
     """
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, unit: str = "sweep") -> None:
         terminal = sys.stdout.isatty()
         self._bar = tqdm(
             total=total,
-            unit="sweep",
+            unit=unit,
             file=sys.stdout,
             dynamic_ncols=terminal,
             mininterval=0.2 if terminal else _SECONDS_BETWEEN_LINES,
@@ -27,10 +28,10 @@ class SweepProgress:
         )
 
     def show(self, done: int) -> None:
-        """Move the bar to `done` sweeps."""
+        """Move the bar to `done`."""
         self._bar.update(done - self._bar.n)
 
-    def __enter__(self) -> "SweepProgress":
+    def __enter__(self) -> "Progress":
         return self
 
     def __exit__(

@@ -67,10 +67,10 @@ def _start(source: PackingSource, counter: Any, parent: int) -> None:
     torch.set_num_threads(1)
     gc.freeze()  # collections that went over the inherited objects would copy their pages: 40 MB a process
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # ends at once and without a traceback
-    threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=die_with, args=(parent,), daemon=True).start()
 
 
-def _die_with(parent: int) -> None:
+def die_with(parent: int) -> None:
     """End this process when its parent is gone: after SIGKILL nobody else tells it to."""
     while os.getppid() == parent:
         time.sleep(0.2)

@@ -62,20 +62,14 @@ class Anchors(Movable):
     def per_cell(self) -> int:
         return anchors_per_cell(self.classes)
 
-    def of_class(self, index: int) -> Float[Tensor, "cells yaws 7"]:
-        """Return the anchors of one class by cell (a view)."""
-        return self.boxes.view(-1, self.per_cell, 7)[:, self.columns(index)]
-
-    def columns(self, index: int) -> slice:
-        """Return where class `index` stands among the anchors of a cell."""
-        start = anchors_per_cell(self.classes[:index])
-        return slice(start, start + len(self.classes[index].yaws))
+    def class_in_cell(self) -> list[int]:
+        """Return the class of each anchor of a cell."""
+        return [index for index, anchor in enumerate(self.classes) for _ in anchor.yaws]
 
     def class_index(self) -> Int64[Tensor, " A"]:
         """Return the class of each anchor."""
-        in_cell = [index for index, anchor in enumerate(self.classes) for _ in anchor.yaws]
-        pattern = torch.tensor(in_cell, device=self.boxes.device)
-        return pattern.repeat(len(self.boxes) // len(in_cell))
+        pattern = torch.tensor(self.class_in_cell(), device=self.boxes.device)
+        return pattern.repeat(len(self.boxes) // self.per_cell)
 
 
 def anchors_per_cell(classes: Sequence[AnchorClass]) -> int:

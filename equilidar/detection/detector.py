@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from equilidar.backbones.feature_info import FeatureInfo
-from equilidar.structures import BackboneFeatures, Boxes3D, Detections, LossTerms, PointCloudBatch
+from equilidar.structures import BackboneFeatures, Boxes3D, Detections, LabelledBatch, LossTerms, PointCloudBatch
 from equilidar.structures.grid import GridSpec
 from equilidar.structures.host_sync import allowed_sync
 
@@ -19,6 +19,7 @@ class DetectionBackbone(Protocol):
     """What a detector needs of a backbone, which is a `torch.nn.Module` besides."""
 
     grid: GridSpec
+    in_channels: int
     feature_info: FeatureInfo
 
     def encode(self, points: PointCloudBatch) -> BackboneFeatures:
@@ -83,6 +84,10 @@ class Detector(nn.Module, ABC):
         Raises:
             ValueError: a box has a NaN, an infinity or a size that is not positive.
         """
+
+    def batch_loss(self, predictions: Any, batch: LabelledBatch) -> LossTerms:
+        """Return the loss of a labelled batch; a detector that draws at random does so by the batch's seeds."""
+        return self.loss(predictions, batch.boxes, batch.keys)
 
     @abstractmethod
     def decode(self, predictions: Any) -> Detections:

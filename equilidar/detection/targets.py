@@ -15,10 +15,9 @@ from torch import Tensor
 from equilidar.detection.anchors import Anchors
 from equilidar.detection.box_coder import encode_boxes
 from equilidar.detection.direction import direction_of
-from equilidar.ops.rotated_iou import axis_aligned_bev_iou
+from equilidar.ops.rotated_iou import nearest_aligned
 from equilidar.structures import Boxes3D
-from equilidar.structures import offsets as batch_offsets
-from equilidar.structures.host_sync import allowed_sync, rows_where
+from equilidar.structures.host_sync import allowed_sync, constants, rows_where
 from equilidar.structures.moving import Movable
 
 
@@ -37,68 +36,95 @@ class AnchorTargets(Movable):
     directions: Int64[Tensor, "B A"]
 
 
+@dataclass(frozen=True)
+class _Pairs:
+    """Boxes and anchors of their class that overlap.
+
+    Attributes:
+        box: row of the box.
+        anchor: item * A + place of the anchor.
+        iou: of the two.
+    """
+
+    box: Int64[Tensor, " F"]
+    anchor: Int64[Tensor, " F"]
+    iou: Float[Tensor, " F"]
+
+
 def assign_targets(anchors: Anchors, boxes: Boxes3D) -> AnchorTargets:
-    """Give each anchor its class and box.
+    """Give each anchor its class and box, all sweeps and classes at once.
 
     Args:
         anchors: of all classes.
         boxes: with `label` an index into `anchors.classes`; boxes with another label (-1, say) are ignored.
     """
-    batch, cells = boxes.batch_size, anchors.shape[0] * anchors.shape[1]
-    labels = torch.empty(batch, cells, anchors.per_cell, dtype=torch.int64, device=anchors.boxes.device)
-    matched = anchors.boxes.new_zeros(batch, cells, anchors.per_cell, 7)
-    for index, (of_class, longest) in enumerate(_by_class(boxes, len(anchors.classes))):
-        columns = anchors.columns(index)
-        label, box = _assign_class(anchors, index, of_class, longest)
-        labels[:, :, columns] = label.view(batch, cells, -1)
-        matched[:, :, columns] = box.view(batch, cells, -1, 7)
-    labels, matched = labels.flatten(1), matched.flatten(1, 2)
-    positive = labels > 0
-    rows = rows_where(positive.flatten(), "number of positive anchors")
-    of_anchors = anchors.boxes[rows % len(anchors.boxes)]
-    encoded = encode_boxes(matched.flatten(0, 1)[rows], of_anchors)
-    deltas = torch.zeros_like(matched).flatten(0, 1).index_copy(0, rows, encoded).view_as(matched)
-    directions = torch.where(positive, direction_of(matched[..., 6]), 0)
-    return AnchorTargets(labels, deltas, directions)
+    batch, num = boxes.batch_size, len(anchors.boxes)
+    pairs = _overlapping(anchors, boxes)
+    highest = pairs.iou.new_zeros(len(boxes)).scatter_reduce(0, pairs.box, pairs.iou, "amax")
+    # The best that any anchor does for a box suffices, whatever the threshold.
+    level = torch.where(pairs.iou == highest[pairs.box], _SUFFICES, pairs.iou)
+    labels = _labels(anchors, pairs.iou.new_zeros(batch * num).scatter_reduce(0, pairs.anchor, level, "amax"))
+
+    best = pairs.iou.new_zeros(batch * num).scatter_reduce(0, pairs.anchor, pairs.iou, "amax")
+    candidate = torch.where(pairs.iou == best[pairs.anchor], pairs.box, len(boxes))
+    match = torch.full_like(labels, len(boxes)).scatter_reduce(0, pairs.anchor, candidate, "amin")
+    positive = rows_where(labels > 0, "number of positive anchors")
+    found = boxes.as_tensor()[match[positive]]
+    encoded = encode_boxes(found, anchors.boxes[positive % num])
+    deltas = pairs.iou.new_zeros(batch * num, 7).index_copy(0, positive, encoded)
+    directions = torch.zeros_like(labels).index_copy(0, positive, direction_of(found[:, 6]))
+    return AnchorTargets(labels.view(batch, num), deltas.view(batch, num, 7), directions.view(batch, num))
 
 
-def _by_class(boxes: Boxes3D, num_classes: int) -> list[tuple[Boxes3D, int]]:
-    """Return the boxes of each class, and how many of them an item has at most, at least 1."""
-    classes = torch.arange(num_classes, device=boxes.label.device)
-    masks = boxes.label == classes[:, None]
-    bounds = torch.stack([batch_offsets.after_mask(boxes.offsets, mask) for mask in masks])
-    with allowed_sync("boxes of each class and item: the shape of the tables of IoU hangs on it"):
-        counts = bounds.diff().tolist()
-    return [
-        (boxes.rows(mask.nonzero_static(size=sum(count))[:, 0], offsets), max([*count, 1]))
-        for mask, offsets, count in zip(masks, bounds, counts, strict=True)
-    ]
+# Above every threshold.
+_SUFFICES = 2.0
 
 
-def _assign_class(
-    anchors: Anchors, index: int, boxes: Boxes3D, longest: int
-) -> tuple[Int64[Tensor, "B N"], Float[Tensor, "B N 7"]]:
-    """Return labels and matched boxes of the N anchors of one class; the boxes only matter where the label is > 0."""
-    spec = anchors.classes[index]
-    padded, valid = _pad(boxes, longest)  # (B, M, 7), (B, M)
-    table = axis_aligned_bev_iou(anchors.of_class(index).flatten(0, 1), padded.flatten(0, 1))
-    iou = table.view(len(table), *valid.shape).transpose(0, 1)  # (B, N, M)
-    iou = torch.where(valid[:, None, :], iou, -1.0)
+def _overlapping(anchors: Anchors, boxes: Boxes3D) -> _Pairs:
+    """Find the pairs whose IoU, as `axis_aligned_bev_iou` has it to the last bit, is above zero.
 
-    best, box_row = iou.max(2)  # (B, N): the first box in a tie
-    highest = iou.amax(1, keepdim=True)  # (B, 1, M): the best that any anchor does for a box
-    forced = ((iou == highest) & (highest > 0)).any(2)
-    labels = torch.full_like(box_row, -1)
-    labels[best < spec.unmatched] = 0
-    labels[forced | (best >= spec.matched)] = index + 1
-    return labels, padded.gather(1, box_row[..., None].expand(-1, -1, 7))
+    Anchors stand in rows and columns, so that those which overlap a box stand in a rectangle of cells.
+    """
+    height, width = anchors.shape
+    placed = anchors.boxes.view(height, width, -1, 7)
+    low_x, high_x = (side[..., 0].T for side in nearest_aligned(placed[0]))  # (P, W)
+    low_y, high_y = (side[..., 1].T for side in nearest_aligned(placed[:, 0]))  # (P, H)
+    low, high = nearest_aligned(boxes.as_tensor())
+
+    class_of = constants(anchors.class_in_cell(), device=boxes.label.device)
+    with allowed_sync("boxes of the detector's classes, and below the anchors that they overlap"):
+        box, column = (boxes.label[:, None] == class_of).nonzero().unbind(1)  # Q rows
+    shared_x = torch.minimum(high_x[column], high[box, :1]) - torch.maximum(low_x[column], low[box, :1])
+    shared_y = torch.minimum(high_y[column], high[box, 1:]) - torch.maximum(low_y[column], low[box, 1:])
+    first_x, num_x = _run(shared_x > 0)
+    first_y, num_y = _run(shared_y > 0)
+
+    ends = (num_x * num_y).cumsum(0)
+    with allowed_sync("number of anchors that overlap a box of their class"):
+        total = int(ends[-1]) if len(ends) else 0
+    place = torch.arange(total, device=ends.device)
+    row = torch.searchsorted(ends, place, right=True)
+    within = place - (ends - num_x * num_y)[row]
+    x, y = first_x[row] + within % num_x[row], first_y[row] + within // num_x[row]
+
+    box, column = box[row], column[row]
+    overlap = shared_x[row, x] * shared_y[row, y]
+    area = (high_x - low_x)[column, x] * (high_y - low_y)[column, y]
+    union = area + (high - low).prod(-1)[box] - overlap
+    anchor = (y * width + x) * len(class_of) + column
+    return _Pairs(box, boxes.batch_index[box] * len(anchors.boxes) + anchor, overlap / union.clamp_min(1e-6))
 
 
-def _pad(boxes: Boxes3D, length: int) -> tuple[Float[Tensor, "B M 7"], Bool[Tensor, "B M"]]:
-    """Return the boxes of each item in rows of equal length, and which of them are there."""
-    counts = boxes.offsets.diff()
-    item = boxes.batch_index
-    row = torch.arange(len(boxes), device=item.device) - boxes.offsets[item]
-    padded = boxes.center.new_zeros(boxes.batch_size, length, 7)
-    padded[item, row] = boxes.as_tensor()
-    return padded, torch.arange(length, device=item.device) < counts[:, None]
+def _run(inside: Bool[Tensor, "Q cells"]) -> tuple[Int64[Tensor, " Q"], Int64[Tensor, " Q"]]:
+    """Return where the one run of true entries of each row begins, and how long it is."""
+    return (inside.cumsum(1) == 0).sum(1), inside.sum(1)
+
+
+def _labels(anchors: Anchors, level: Float[Tensor, " N"]) -> Int64[Tensor, " N"]:
+    """Return k + 1 where the best overlap of an anchor of class k suffices, 0 for background, -1 in between."""
+    in_cell = [anchors.classes[index] for index in anchors.class_in_cell()]
+    device, by_cell = level.device, level.view(-1, len(in_cell))
+    matched = constants([spec.matched for spec in in_cell], device=device, dtype=level.dtype)
+    unmatched = constants([spec.unmatched for spec in in_cell], device=device, dtype=level.dtype)
+    number = constants(anchors.class_in_cell(), device=device) + 1
+    return torch.where(by_cell >= matched, number, torch.where(by_cell < unmatched, 0, -1)).flatten()

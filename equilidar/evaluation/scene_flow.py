@@ -109,24 +109,40 @@ def evaluate_scene_flow(examples: Iterable[FlowExample]) -> dict[str, Any]:
     Raises:
         ValueError: there is no example.
     """
-    rows: list[dict[str, Any]] = []
-    buckets = {"close": _Buckets(), "all": _Buckets()}
-    flowing = np.zeros(2, np.int64)
+    sums = SceneFlowSums()
     for example in examples:
-        rows += _rows(example)
-        flowing += example.flowing_at_rest()
+        sums.add(example)
+    return sums.figures()
+
+
+class SceneFlowSums:
+    """`evaluate_scene_flow` for examples that come one by one: `add` each, then ask for `figures`."""
+
+    def __init__(self) -> None:
+        self._rows: list[dict[str, Any]] = []
+        self._buckets = {"close": _Buckets(), "all": _Buckets()}
+        self._flowing = np.zeros(2, np.int64)
+
+    def add(self, example: FlowExample) -> None:
+        """Add an example."""
+        self._rows += _rows(example)
+        self._flowing += example.flowing_at_rest()
         error = np.linalg.norm(example.estimate - example.flow, axis=1)
-        buckets["close"].add(example, error, example.is_valid & example.is_close)
-        buckets["all"].add(example, error, example.is_valid)
-    if not rows:
-        raise ValueError("no example to evaluate")
-    return {
-        "totals": _totals(rows),
-        "per_example": rows,
-        "category_to_index": dict(CATEGORY_TO_INDEX),
-        "foreground_indices": list(FOREGROUND),
-        "bucketed": None if holds_ego_motion(flowing) else {name: part.figures() for name, part in buckets.items()},
-    }
+        self._buckets["close"].add(example, error, example.is_valid & example.is_close)
+        self._buckets["all"].add(example, error, example.is_valid)
+
+    def figures(self) -> dict[str, Any]:
+        """Return what `evaluate_scene_flow` returns for the examples so far; raises as it does."""
+        if not self._rows:
+            raise ValueError("no example to evaluate")
+        bucketed = {name: part.figures() for name, part in self._buckets.items()}
+        return {
+            "totals": _totals(self._rows),
+            "per_example": list(self._rows),
+            "category_to_index": dict(CATEGORY_TO_INDEX),
+            "foreground_indices": list(FOREGROUND),
+            "bucketed": None if holds_ego_motion(self._flowing) else bucketed,
+        }
 
 
 def holds_ego_motion(flowing_at_rest: Int64[np.ndarray, " 2"]) -> bool:

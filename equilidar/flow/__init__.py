@@ -2,23 +2,28 @@
 
 from equilidar.flow.cache import FlowCache, precompute
 from equilidar.flow.exact import ExactFlow
+from equilidar.flow.feedforward import FeedforwardFlow
+from equilidar.flow.grid_flow import GridFlow
 from equilidar.flow.nearest import NearestFlow
 from equilidar.flow.precomputed import PrecomputedFlow
-from equilidar.flow.protocol import FlowEstimator, check_label_free, settings_of
+from equilidar.flow.protocol import FlowEstimator, check_label_free, check_teacher, settings_of
 from equilidar.flow.rigid import RigidFlow
 from equilidar.flow.shuffled import ShuffledFlow
 from equilidar.flow.zero import ZeroFlow
 
 __all__ = [
     "ExactFlow",
+    "FeedforwardFlow",
     "FlowCache",
     "FlowEstimator",
+    "GridFlow",
     "NearestFlow",
     "PrecomputedFlow",
     "RigidFlow",
     "ShuffledFlow",
     "ZeroFlow",
     "check_label_free",
+    "check_teacher",
     "precompute",
     "settings_of",
 ]

@@ -44,6 +44,23 @@ def check_label_free(estimator: FlowEstimator, allow_labels: bool = False) -> No
         )
 
 
+def check_teacher(estimator: FlowEstimator, pairs: Any) -> None:
+    """Refuse a source of flow that may not teach, or cannot teach from these pairs, before a run begins.
+
+    Args:
+        estimator: the source of flow; where it has a method `check(pairs)`, that is asked.
+        pairs: what is trained on: `keys`, and pairs by index.
+
+    Raises:
+        FileNotFoundError: a cache that lacks pairs.
+        ValueError: the flow is from labels and there is no leave, or belongs to other sweeps.
+    """
+    check_label_free(estimator)
+    check = getattr(estimator, "check", None)
+    if check is not None:
+        check(pairs)
+
+
 def settings_of(estimator: FlowEstimator) -> dict[str, Any]:
     """Return the settings that decide an estimator's output, as JSON holds them.
 

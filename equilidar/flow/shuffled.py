@@ -37,6 +37,12 @@ class ShuffledFlow:
     def settings(self) -> dict[str, Any]:
         return {"estimator": self.estimator.name, **settings_of(self.estimator)}
 
+    def check(self, pairs: Any) -> None:
+        """Let the estimator refuse pairs."""
+        check = getattr(self.estimator, "check", None)
+        if check is not None:
+            check(pairs)
+
     def __call__(self, batch: SweepPairBatch) -> FlowField:
         """Return the estimator's flow, permuted within each item by the sample's seed."""
         field = self.estimator(batch)

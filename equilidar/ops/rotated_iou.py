@@ -48,17 +48,18 @@ def axis_aligned_bev_iou(a: Float[Tensor, "N 7"], b: Float[Tensor, "M 7"]) -> Fl
 
 
 def _axis_aligned_reference(a: Tensor, b: Tensor) -> Tensor:
-    low_a, high_a = _nearest_aligned(a)
-    low_b, high_b = _nearest_aligned(b)
+    low_a, high_a = nearest_aligned(a)
+    low_b, high_b = nearest_aligned(b)
     overlap = (torch.minimum(high_a[:, None], high_b) - torch.maximum(low_a[:, None], low_b)).clamp_min(0).prod(-1)
     union = (high_a - low_a).prod(-1)[:, None] + (high_b - low_b).prod(-1) - overlap
     return overlap / union.clamp_min(1e-6)
 
 
-def _nearest_aligned(boxes: Tensor) -> tuple[Tensor, Tensor]:
-    folded = torch.remainder(boxes[:, 6] + math.pi / 2, math.pi) - math.pi / 2
-    size = torch.where((folded.abs() < math.pi / 4)[:, None], boxes[:, 3:5], boxes[:, 3:5].flip(1))
-    return boxes[:, :2] - size / 2, boxes[:, :2] + size / 2
+def nearest_aligned(boxes: Float[Tensor, "*S 7"]) -> tuple[Float[Tensor, "*S 2"], Float[Tensor, "*S 2"]]:
+    """Return the lower and upper (x, y) of boxes turned to the nearest axis (see `axis_aligned_bev_iou`)."""
+    folded = torch.remainder(boxes[..., 6] + math.pi / 2, math.pi) - math.pi / 2
+    size = torch.where((folded.abs() < math.pi / 4)[..., None], boxes[..., 3:5], boxes[..., 3:5].flip(-1))
+    return boxes[..., :2] - size / 2, boxes[..., :2] + size / 2
 
 
 def _iou_pairs_reference(a: Tensor, b: Tensor, volume: bool) -> Tensor:

@@ -36,6 +36,11 @@ class HardVoxels:
     grid: GridSpec
     batch_size: int
 
+    def sorted(self) -> "HardVoxels":
+        """Return the voxels in the order of [batch, z, y, x]."""
+        order = cell_keys(self.coords, self.grid.shape).argsort()
+        return HardVoxels(self.coords[order], self.points[order], self.num_points[order], self.grid, self.batch_size)
+
     def mean(self) -> SparseVoxels:
         """Return the mean of each voxel's kept points, voxels sorted by [batch, z, y, x]."""
         mean = self.points.sum(1) / self.num_points[:, None].to(self.points.dtype)
@@ -106,9 +111,10 @@ def voxelize_hard(points: PointCloudBatch, grid: GridSpec, max_points: int, max_
     if max_points < 1 or max_voxels < 1:
         raise ValueError(f"max_points and max_voxels must be at least 1, got {max_points} and {max_voxels}")
     check_cells(grid.shape, points.batch_size)
-    coords, num_points, slots = _voxel_slots(
-        points.xyz, points.offsets, grid.low, grid.high, grid.voxel_size, max_points, max_voxels
-    )
+    with allowed_sync("number of occupied voxels"):
+        coords, num_points, slots = _voxel_slots(
+            points.xyz, points.offsets, grid.low, grid.high, grid.voxel_size, max_points, max_voxels
+        )
     padded = _fill_voxel_slots(points.xyz, points.features, slots, num_points, max_points)
     return HardVoxels(coords, padded, num_points, grid, points.batch_size)
 

@@ -77,15 +77,29 @@ def save_picture(figure: Figure, path: Path | str) -> None:
 
 def draw_bev(axes: Axes, xyz: Float[np.ndarray, "N 3"], value: Float[np.ndarray, " N"], radius: float = 40.0) -> None:
     """Draw points from above, x (ahead) upwards and y (left) to the left, coloured by `value` in 0..1."""
-    pixels = 1200
+    draw_colors(axes, xyz, np.asarray(colormaps["turbo"](0.08 + 0.9 * value))[:, :3], radius)
+
+
+def draw_colors(
+    axes: Axes,
+    xyz: Float[np.ndarray, "N 3"],
+    colors: Float[np.ndarray, "N 3"],
+    radius: float | int = 40.0,
+    rank: Float[np.ndarray, " N"] | None = None,
+    pixels: int = 1200,
+) -> None:
+    """Draw points from above in given colours (RGB in 0..1).
+
+    Of points in one pixel the one of the highest `rank` is seen; by default the highest point hides what is under it.
+    """
     image = np.zeros((pixels, pixels, 3))
     row = np.floor((radius - xyz[:, 0]) * pixels / (2 * radius)).astype(np.int64)
     column = np.floor((radius - xyz[:, 1]) * pixels / (2 * radius)).astype(np.int64)
     inside = (row >= 0) & (row < pixels) & (column >= 0) & (column < pixels)
-    # Higher points are drawn last: they hide what lies under them.
-    order = np.flatnonzero(inside)[np.argsort(xyz[inside, 2], kind="stable")]
+    rank = xyz[:, 2] if rank is None else rank
+    order = np.flatnonzero(inside)[np.argsort(rank[inside], kind="stable")]
     image[:] = _rgb(BACKGROUND)
-    image[row[order], column[order]] = colormaps["turbo"](0.08 + 0.9 * value[order])[:, :3]
+    image[row[order], column[order]] = colors[order]
     axes.imshow(image, extent=(radius, -radius, -radius, radius), interpolation="nearest")
     axes.plot(0, 0, marker=(3, 0, 0), color="white", markersize=8)
     _style(axes)

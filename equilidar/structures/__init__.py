@@ -6,6 +6,7 @@ from equilidar.structures.grid import GridSpec
 from equilidar.structures.labelled import (
     Detections,
     LabelledBatch,
+    LabelledPair,
     LabelledSweep,
     ObjectAnnotations,
 )
@@ -25,6 +26,7 @@ __all__ = [
     "FlowField",
     "GridSpec",
     "LabelledBatch",
+    "LabelledPair",
     "LabelledSweep",
     "LossTerms",
     "ObjectAnnotations",

@@ -4,13 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from equilidar.structures.boxes import Boxes3D
 from equilidar.structures.moving import Movable
 from equilidar.structures.points import PointCloudBatch
-from equilidar.structures.sweeps import Sweep
+from equilidar.structures.sweeps import Sweep, SweepPair
 
 
 @dataclass(slots=True)
@@ -30,6 +30,31 @@ class LabelledSweep:
     @property
     def key(self) -> str:
         return self.sweep.key
+
+
+@dataclass(slots=True)
+class LabelledPair:
+    """Two sweeps whose scene flow is known, with what an evaluator needs to know of each source point.
+
+    Attributes:
+        pair: the sweeps, with `flow` and `flow_valid`.
+        rest: (N, 3) metres: the flow that the point would have if it stood still over ground.
+        dynamic: (N,) bool: it moves over ground at more than 0.5 m/s.
+        category: (N,) int64 index of Argoverse 2's scene-flow benchmark (from 1 on), 0 for background.
+        instance: (N,) int64 number of the object in its recording, -1 for background.
+        ground: (N,) bool: lies on the ground; None where that is not known.
+    """
+
+    pair: SweepPair
+    rest: Float[Tensor, "N 3"]
+    dynamic: Bool[Tensor, " N"]
+    category: Int64[Tensor, " N"]
+    instance: Int64[Tensor, " N"]
+    ground: Bool[Tensor, " N"] | None = None
+
+    @property
+    def key(self) -> str:
+        return self.pair.key
 
 
 @dataclass(slots=True)

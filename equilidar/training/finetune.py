@@ -114,7 +114,7 @@ class FinetuneModule(pl.LightningModule):
         assert not self.frozen or not self._backbone.training
         predictions = self.detector(batch.points)
         with torch.autocast(self.device.type, enabled=False):
-            return self.detector.loss(predictions, batch.boxes, batch.keys)
+            return self.detector.batch_loss(predictions, batch)
 
     def terms_of(self, batch: LabelledBatch) -> LossTerms:
         """Return the loss terms of a batch as the loader yields it (see `samples_to_blame`)."""

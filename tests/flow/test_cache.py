@@ -1,8 +1,11 @@
 import json
+import tempfile
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from equilidar.flow import (
     ExactFlow,
@@ -10,11 +13,13 @@ from equilidar.flow import (
     NearestFlow,
     PrecomputedFlow,
     RigidFlow,
+    ShuffledFlow,
     check_label_free,
+    check_teacher,
     precompute,
 )
 from equilidar.flow.fingerprint import fingerprint
-from equilidar.structures import SweepPair, SweepPairBatch
+from equilidar.structures import FlowField, SweepPair, SweepPairBatch
 
 from .pairs import grid_points, moved, rigid_matrix, sweep_pair
 
@@ -55,6 +60,88 @@ def test_stored_flow_is_what_the_estimator_gave_in_whatever_batch(cached):
     stored, fresh = PrecomputedFlow(directory)(batch), NearestFlow(radius=1.5)(batch)
     for name in ("flow", "valid", "confidence"):
         assert getattr(stored, name).equal(getattr(fresh, name))
+
+
+class Given:
+    """Gives a flow that the test chose."""
+
+    name, from_labels, settings = "given", False, {}
+
+    def __init__(self, field: FlowField) -> None:
+        self.field = field
+
+    def __call__(self, batch: SweepPairBatch) -> FlowField:
+        return self.field
+
+
+@given(st.integers(0, 2**31), st.floats(0.0, 8.0), st.floats(-3.1, 3.1))
+@settings(max_examples=25, deadline=None)
+def test_stored_flow_is_exact_at_rest_and_off_by_less_than_a_millimetre_elsewhere(seed: int, far: float, yaw: float):
+    generator = torch.Generator().manual_seed(seed)
+    xyz = 160 * torch.rand(300, 3, generator=generator) - 80
+    motion = rigid_matrix(yaw, (3.0, -1.0, 0.2))
+    batch = SweepPairBatch.collate([sweep_pair(xyz, xyz, motion)])
+    residual = far * (2 * torch.rand(300, 3, generator=generator) - 1)
+    residual[:150] = 0
+    rigid = RigidFlow()(batch).flow
+    true = FlowField(rigid + residual, residual[:, 0] >= 0, torch.rand(300, generator=generator))
+    with tempfile.TemporaryDirectory() as folder:
+        cache = FlowCache.create(folder, Given(true))
+        cache.write(batch, true)
+        stored = cache.read(batch)
+    assert stored.flow[:150].equal(true.flow[:150]) and stored.valid.equal(true.valid)
+    # float16 rounds to 2^-11 of the value; adding to the ego motion costs a few last bits of float32.
+    assert ((stored.flow - true.flow).abs() <= residual.abs() * 2**-11 + 3e-5).all()
+    assert ((stored.flow - true.flow).abs() <= 1e-3 + 3e-5)[residual.abs() < 4].all()
+    assert (stored.confidence - true.confidence).abs().max() <= 0.5 / 255 + 1e-6
+
+
+def test_flow_that_cannot_be_stored_is_refused_where_it_is_said_to_be_valid(tmp_path):
+    pairs = Pairs()
+    batch = SweepPairBatch.collate(pairs.pairs[:1])
+    flow = torch.zeros(8, 3)
+    flow[3], flow[5] = float("nan"), 1e6
+    valid = torch.ones(8, dtype=torch.bool)
+    field = FlowField(flow, valid, torch.ones(8))
+    cache = FlowCache.create(tmp_path, Given(field))
+    for broken in (3, 5):
+        valid[:] = False
+        valid[broken] = True
+        field.flow = torch.where(valid[:, None], flow, 0.0)
+        with pytest.raises(ValueError, match="not finite or kilometres long"):
+            cache.write(batch, field)
+    valid[:] = True
+    valid[3] = False
+    field.flow = torch.where(torch.arange(8)[:, None] == 5, 0.0, flow)
+    cache.write(batch, field)
+    assert cache.read(batch).flow.isfinite().all()
+
+
+def test_a_run_is_refused_before_it_begins(cached):
+    pairs, directory = cached
+    flow = PrecomputedFlow(directory)
+    check_teacher(flow, pairs)
+    FlowCache.open(directory).path(pairs.keys[1]).unlink()
+    with pytest.raises(FileNotFoundError, match=r"lacks 1 of 3 pairs of the dataset, the first is log/3/0"):
+        check_teacher(flow, pairs)
+    with pytest.raises(FileNotFoundError, match="lacks 1 of 3"):
+        check_teacher(ShuffledFlow(flow), pairs)
+    (directory / "faults.json").write_text(json.dumps({pairs.keys[1]: "truncated"}))
+    check_teacher(flow, pairs)
+    pairs.pairs[0].source.xyz = pairs.pairs[0].source.xyz + 1
+    with pytest.raises(ValueError, match="are not those whose flow was stored"):
+        check_teacher(flow, pairs)
+
+
+def test_a_cache_of_another_format_or_of_other_data_is_refused(tmp_path):
+    FlowCache.create(tmp_path, RigidFlow(), {"name": "log", "hash": "aa", "num_pairs": 3})
+    FlowCache.create(tmp_path, RigidFlow(), {"name": "log", "hash": "aa", "num_pairs": 3})
+    with pytest.raises(ValueError, match=r"made by rigid {} for log \(aa\), not by rigid {} for log \(bb\)"):
+        FlowCache.create(tmp_path, RigidFlow(), {"name": "log", "hash": "bb", "num_pairs": 3})
+    stamp = json.loads((tmp_path / "stamp.json").read_text())
+    (tmp_path / "stamp.json").write_text(json.dumps({**stamp, "format": 1}))
+    with pytest.raises(ValueError, match="is of format 1, not 2"):
+        FlowCache.open(tmp_path)
 
 
 def test_precomputing_goes_on_where_it_stopped(cached):

@@ -103,6 +103,17 @@ def test_hard_without_truncation_has_the_dynamic_mean():
     torch.testing.assert_close(hard.features, dynamic.features)
 
 
+def test_hard_sorted_holds_the_same_voxels_in_order():
+    hard = voxelize_hard(cloud([50, 0, 30], 3), GRID, 3, 9)
+    ordered = hard.sorted()
+    keys = [tuple(row) for row in hard.coords.tolist()]
+    assert [tuple(row) for row in ordered.coords.tolist()] == sorted(keys) != keys
+    for row, key in enumerate(sorted(keys)):
+        assert torch.equal(ordered.points[row], hard.points[keys.index(key)])
+        assert ordered.num_points[row] == hard.num_points[keys.index(key)]
+    assert torch.equal(ordered.mean().features, hard.mean().features)
+
+
 def test_hard_refuses_empty_caps():
     with pytest.raises(ValueError, match="max_points and max_voxels"):
         voxelize_hard(cloud([3], 0), GRID, 0, 5)

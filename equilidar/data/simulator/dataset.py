@@ -46,13 +46,17 @@ class SimulatedPairs(SimulatedSequences):
 
     def __getitem__(self, index: int) -> SweepPair:
         """Return pair `index`."""
-        source, target = self.simulate(index), self.simulate(index, self.gap)
+        return self.pair_from(index, self.simulate(index), exact_flow=self.exact_flow)
+
+    def pair_from(self, index: int, source: SimulatedSweep, *, exact_flow: bool) -> SweepPair:
+        """Return pair `index`, whose source is simulated already."""
+        target = self.simulate(index, self.gap)
         return SweepPair(
             source=self._sweep(source, self._key(index)),
             target=self._sweep(target, self._key(index, self.gap)),
             target_T_source=torch.from_numpy(source.target_T_sensor),
-            flow=torch.from_numpy(source.flow) if self.exact_flow else None,
-            flow_valid=torch.ones(len(source.flow), dtype=torch.bool) if self.exact_flow else None,
+            flow=torch.from_numpy(source.flow) if exact_flow else None,
+            flow_valid=torch.ones(len(source.flow), dtype=torch.bool) if exact_flow else None,
         )
 
     @property

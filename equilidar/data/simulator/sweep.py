@@ -38,6 +38,7 @@ class SimulatedSweep:
         semantic: (N,) index into `classes.SEMANTICS`.
         flow: (N, 3) metres: where the point is at the target's reference time in the target's sensor frame, minus
             `xyz`. Ego motion is included; limbs move with their own limb.
+        rest: (N, 3) metres: the flow that the point would have if it stood still over ground from its capture on.
         world_T_sensor: (4, 4) pose at the reference time.
         target_T_sensor: (4, 4) ego motion from this sweep's to the target's reference time.
         timestamp: the reference time, seconds.
@@ -53,6 +54,7 @@ class SimulatedSweep:
     part: Int64[np.ndarray, " N"]
     semantic: Int64[np.ndarray, " N"]
     flow: Float32[np.ndarray, "N 3"]
+    rest: Float32[np.ndarray, "N 3"]
     world_T_sensor: Float64[np.ndarray, "4 4"]
     target_T_sensor: Float64[np.ndarray, "4 4"]
     timestamp: float
@@ -94,6 +96,7 @@ def simulate_sweep(scene: Scene, sensor: Sensor, frame: int, gap: int = 1) -> Si
         part=part,
         semantic=semantic[column, beam],
         flow=(_advect(xyz, part, group, captures, target) - xyz).astype(np.float32),
+        rest=(_advect(xyz, np.full_like(part, -1), group, captures, target) - xyz).astype(np.float32),
         world_T_sensor=world_T_sensor,
         target_T_sensor=np.linalg.inv(pose_matrix(target.sensor)) @ world_T_sensor,
         timestamp=now,

@@ -4,15 +4,28 @@ import json
 from pathlib import Path
 
 import pytest
+import safetensors
 import safetensors.torch
 import torch
 from torch import nn
 
+from equilidar.backbones import VoxelBackBone8x
 from equilidar.checkpoint.detector import read_detector, save_detector
-from equilidar.structures import SensorContract
+from equilidar.structures import GridSpec, SensorContract
 
 CONTRACT = SensorContract(("intensity",), (1.0,), "sensor")
+GRID = GridSpec((0.0, -3.2, -3.0), (6.4, 3.2, 1.0), (0.1, 0.1, 0.1))
 CONFIG = {"grid": {"_target_": "equilidar.structures.GridSpec.from_range"}, "detector": {"parts": [{"width": 1}]}}
+
+
+class Network(nn.Module):
+    """The least that can be saved as a detector."""
+
+    def __init__(self, seed: int = 0, width: int = 2) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.backbone = VoxelBackBone8x(GRID, 4, width=0.125)
+        self.head = nn.Linear(3, width)
 
 
 def save(path: Path, network: nn.Module, config: dict) -> None:
@@ -20,7 +33,7 @@ def save(path: Path, network: nn.Module, config: dict) -> None:
 
 
 def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
-    path, network, other = tmp_path / "d.safetensors", nn.Linear(3, 2), nn.Linear(3, 2)
+    path, network, other = tmp_path / "d.safetensors", Network(1), Network(2)
     save(path, network, CONFIG)
     saved = read_detector(path)
     assert (saved.config, saved.class_names, saved.contract, saved.provenance) == (
@@ -30,9 +43,20 @@ def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
         {"seed": 1},
     )
     saved.load_into(other, "here")
-    assert torch.equal(other.weight, network.weight) and torch.equal(other.bias, network.bias)
-    with pytest.raises(ValueError, match="covers"):
-        saved.load_into(nn.Linear(4, 2), "here")
+    ours, theirs = other.state_dict(), network.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    with pytest.raises(ValueError, match=r"covers .* mis-shaped like head\.weight"):
+        saved.load_into(Network(width=3), "here")
+
+
+def test_a_file_says_what_its_tensors_mean(tmp_path: Path) -> None:
+    save(tmp_path / "d", Network(), CONFIG)
+    with safetensors.safe_open(str(tmp_path / "d"), framework="pt") as file:
+        record = json.loads(file.metadata()["record"])
+    assert record["format"] == "equilidar-detector-1" and record["spconv_layout"] == "krsc"
+    assert record["backbone_class"] == "VoxelBackBone8x" and record["in_features"] == 4
+    assert record["voxel_size"] == [0.1, 0.1, 0.1] and record["range"] == [0.0, -3.2, -3.0, 6.4, 3.2, 1.0]
+    assert "counter-clockwise" in record["box_convention"]
 
 
 @pytest.mark.parametrize("place", ["grid", "nested"])
@@ -40,7 +64,7 @@ def test_foreign_classes_are_refused(tmp_path: Path, place: str) -> None:
     foreign = {"_target_": "os.system", "command": "true"}
     config = {"grid": foreign} if place == "grid" else {"detector": {"anchors": [{"a": [foreign]}]}}
     path = tmp_path / "d.safetensors"
-    save(path, nn.Linear(1, 1), config)
+    save(path, Network(), config)
     with pytest.raises(ValueError, match=r"os\.system"):
         read_detector(path)
 
@@ -59,4 +83,6 @@ def test_damaged_and_other_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="metadata"):
         read_detector(tmp_path / "half")
     with pytest.raises(ValueError, match="not finite"):
-        save(tmp_path / "nan", nn.Linear(1, 1).requires_grad_(False).apply(lambda m: m.weight.fill_(torch.nan)), CONFIG)
+        broken = Network().requires_grad_(False)
+        broken.head.bias.fill_(torch.nan)
+        save(tmp_path / "nan", broken, CONFIG)

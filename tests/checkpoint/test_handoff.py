@@ -107,7 +107,7 @@ def test_missing_misshaped_and_unexpected_are_errors(saved, capsys):
     rewritten(saved, lambda tensors: tensors.pop("conv2.0.0.weight"))
     target = backbone(2)
     before = content_hash(target.state_dict())
-    with pytest.raises(ValueError, match="1 tensors missing"):
+    with pytest.raises(ValueError, match=r"1 missing like conv2\.0\.0\.weight"):
         load_backbone(saved, target, CONTRACT)
     assert "missing: conv2.0.0.weight" in capsys.readouterr().out
     assert content_hash(target.state_dict()) == before
@@ -163,7 +163,7 @@ def test_foreign_and_damaged_files(saved, tmp_path):
         read_backbone(pickled)
     bare = tmp_path / "bare.safetensors"
     safetensors.torch.save_file({"x": torch.zeros(1)}, bare)
-    with pytest.raises(ValueError, match="no backbone identity"):
+    with pytest.raises(ValueError, match="is no backbone"):
         read_backbone(bare)
     content = bytearray(saved.read_bytes())
     content[-1] ^= 1

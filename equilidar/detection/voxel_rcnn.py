@@ -1,0 +1,133 @@
+"""Voxel R-CNN (Deng et al., AAAI 2021): SECOND, and a second stage on the voxel features inside its boxes."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from equilidar.detection.anchor_head import AnchorHead
+from equilidar.detection.anchors import AnchorClass
+from equilidar.detection.decode import BoxSelection
+from equilidar.detection.detector import DetectionBackbone, Detector
+from equilidar.detection.losses import AnchorLoss
+from equilidar.detection.neck import BEVNeck
+from equilidar.detection.predictions import AnchorPredictions
+from equilidar.detection.second_stage import SecondStage, joined
+from equilidar.detection.targets import assign_targets
+from equilidar.detection.voxel_rcnn_head import VoxelRoIHead
+from equilidar.structures import BackboneFeatures, Boxes3D, Detections, LabelledBatch, LossTerms, PointCloudBatch
+from equilidar.structures.moving import Movable
+
+
+@dataclass(slots=True)
+class VoxelRCNNPredictions(Movable):
+    """What the first stage says, and what the second one reads.
+
+    Attributes:
+        first: raw outputs for every anchor.
+        features: of the backbone.
+    """
+
+    first: AnchorPredictions
+    features: BackboneFeatures
+
+
+class VoxelRCNN(Detector):
+    """An anchor-based detector of two stages.
+
+    Args:
+        backbone: any backbone (see `DetectionBackbone`) that has the stages which `roi_head` reads.
+        neck: dense network on its map.
+        head: anchor head on the neck's map.
+        roi_head: second stage.
+        class_names: the dataset's classes, which labels refer to.
+        loss: of the first stage.
+        second: proposals, their targets and loss.
+        selection: which refined boxes are detections.
+
+    Raises:
+        ValueError: a class of the head is none of the dataset's, or there twice.
+    """
+
+    def __init__(
+        self,
+        backbone: DetectionBackbone,
+        neck: BEVNeck,
+        head: AnchorHead,
+        roi_head: VoxelRoIHead,
+        *,
+        class_names: Sequence[str],
+        loss: AnchorLoss | None = None,
+        second: SecondStage | None = None,
+        selection: BoxSelection | None = None,
+    ) -> None:
+        super().__init__(backbone, [anchor.name for anchor in head.classes], class_names)
+        self.neck, self.head, self.roi_head = neck, head, roi_head
+        self.anchor_loss = loss or AnchorLoss()
+        self.second = second or SecondStage()
+        self.selection = selection or BoxSelection(0.3, 0.1)
+
+    def forward(self, points: PointCloudBatch) -> VoxelRCNNPredictions:
+        """Return the first stage's raw outputs and the backbone's features."""
+        features = self.backbone.encode(points)
+        return VoxelRCNNPredictions(self.head(self.neck(features.bev_map())), features)
+
+    def loss(
+        self,
+        predictions: VoxelRCNNPredictions,
+        boxes: Boxes3D,
+        keys: Sequence[str] = (),
+        seeds: Int64[Tensor, " B"] | None = None,
+    ) -> LossTerms:
+        """Compare both stages (see `Detector.loss`); `seeds` are for the draw of proposals (see `SecondStage.loss`)."""
+        known = self.known(boxes, keys)
+        first = self.anchor_loss(predictions.first, assign_targets(predictions.first.anchors, known))
+        return joined(first, self.second.loss(predictions.first, known, seeds, self._refine(predictions)))
+
+    def batch_loss(self, predictions: VoxelRCNNPredictions, batch: LabelledBatch) -> LossTerms:
+        """Return the loss, proposals drawn by the sweeps' own seeds."""
+        return self.loss(predictions, batch.boxes, batch.keys, batch.seeds)
+
+    @torch.no_grad()
+    def decode(self, predictions: VoxelRCNNPredictions) -> Detections:
+        """Return the refined boxes, by falling score in each sweep, labels as in the dataset."""
+        return self.outside(self.selection(self.second.refined(predictions.first, self._refine(predictions))))
+
+    def _refine(self, predictions: VoxelRCNNPredictions) -> Callable:
+        stages = {name: predictions.features.stages[name] for name in self.roi_head.stages}
+        widened = {name: voxels.with_features(voxels.features.float()) for name, voxels in stages.items()}
+        return partial(self.roi_head, BackboneFeatures(widened))
+
+
+def build_voxel_rcnn(
+    backbone: DetectionBackbone,
+    class_names: Sequence[str],
+    *,
+    neck: Callable[..., BEVNeck],
+    anchors: Sequence[AnchorClass],
+    roi_head: Callable[..., VoxelRoIHead],
+    prior: float = 0.01,
+    loss: AnchorLoss | None = None,
+    second: SecondStage | None = None,
+    selection: BoxSelection | None = None,
+) -> VoxelRCNN:
+    """Size all parts by the backbone and put the detector together.
+
+    Args:
+        backbone: any backbone (see `DetectionBackbone`).
+        class_names: the dataset's classes.
+        neck: `BEVNeck` or the like, still to be given `in_channels` and `in_shape`.
+        anchors: one entry for each class to be found.
+        roi_head: `VoxelRoIHead` or the like, still to be given the channels of the backbone's stages.
+        prior: see `AnchorHead`.
+        loss: see `AnchorLoss`.
+        second: see `SecondStage`.
+        selection: see `BoxSelection`.
+    """
+    info = backbone.feature_info
+    built = neck(in_channels=info.bev_channels, in_shape=info.bev_shape)
+    head = AnchorHead(built.out_channels, built.out_shape, backbone.grid, anchors, prior=prior)
+    return VoxelRCNN(backbone, built, head, roi_head(info.channels), class_names=class_names, loss=loss, second=second)

@@ -1,0 +1,1 @@
+"""What `tools/flow.py` does over whole datasets: cache scene flow, measure estimators, distil a network."""

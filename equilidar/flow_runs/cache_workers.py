@@ -1,0 +1,115 @@
+"""What the processes of caching do: compute and store the flow of one pair, or measure a few."""
+
+import gc
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+
+import torch
+
+from equilidar.data.faults import Fault, FaultySweepError
+from equilidar.data.packing_workers import die_with
+from equilidar.flow.cache import FlowCache, KeyedPairs
+from equilidar.flow.protocol import FlowEstimator
+from equilidar.structures import SweepPairBatch
+
+
+class CachingError(RuntimeError):
+    """Caching stopped; what was finished stays, and the same command goes on."""
+
+
+@dataclass(frozen=True)
+class PairWork:
+    """How the flow of a pair is made and stored.
+
+    Attributes:
+        pairs: of the dataset.
+        estimator: of the flow.
+        cache: where it goes; its folder need not exist to measure.
+        device: where it is computed.
+    """
+
+    pairs: KeyedPairs
+    estimator: FlowEstimator
+    cache: FlowCache
+    device: torch.device
+
+    def store(self, index: int) -> Fault | None:
+        """Compute and store the flow of a pair; return a fault where it cannot be read.
+
+        Raises:
+            CachingError: it cannot be read, computed or written for another reason than a broken file.
+        """
+        key = self.pairs.keys[index]
+        try:
+            batch = SweepPairBatch.collate([self.pairs[index]]).to(self.device)
+            self.cache.write(batch, self.estimator(batch))
+        except FaultySweepError as error:
+            return Fault(key, str(error))
+        except (ValueError, ImportError, RuntimeError) as error:
+            raise CachingError(f"{key}: {error}") from error
+        except OSError as error:
+            raise CachingError(f"{self.cache.path(key)} cannot be written ({error.strerror or error})") from error
+        return None
+
+    def measure(self, indices: Sequence[int]) -> "Measurement":
+        """Compute the flow of some pairs and store none; the first one also before the clock runs, which compiles."""
+        num_bytes, seconds, num_read = 0, 0.0, 0
+        for place, index in enumerate([*indices[:1], *indices]):
+            begin = time.perf_counter()
+            try:
+                batch = SweepPairBatch.collate([self.pairs[index]]).to(self.device)
+                files = self.cache.encode(batch, self.estimator(batch))
+            except FaultySweepError:
+                continue
+            except (ValueError, ImportError, RuntimeError) as error:
+                raise CachingError(f"{self.pairs.keys[index]}: {error}") from error
+            if place:
+                num_bytes += sum(len(content) for _, content in files)
+                seconds += time.perf_counter() - begin
+                num_read += 1
+        return Measurement(num_bytes, seconds, num_read)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What one process found for a few pairs: bytes that they take, seconds, and how many could be read."""
+
+    num_bytes: int
+    seconds: float
+    num_read: int
+
+
+# Of this process, set by `_start`.
+_work: PairWork
+
+
+def make_pool(work: PairWork, num_workers: int) -> ProcessPoolExecutor:
+    """Return processes that do `work`; forked where that is safe: they share the dataset's lists with this one."""
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else None)
+    return ProcessPoolExecutor(num_workers, context, initializer=_start, initargs=(work, os.getpid()))
+
+
+def store(index: int) -> Fault | None:
+    """Do it in a process of the pool."""
+    return _work.store(index)
+
+
+def measure(indices: Sequence[int]) -> Measurement:
+    """Do it in a process of the pool."""
+    return _work.measure(indices)
+
+
+def _start(work: PairWork, parent: int) -> None:
+    global _work
+    _work = work
+    torch.set_num_threads(1)
+    gc.freeze()  # collections that went over the inherited objects would copy their pages
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    threading.Thread(target=die_with, args=(parent,), daemon=True).start()

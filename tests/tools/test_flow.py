@@ -1,0 +1,128 @@
+"""tools/flow.py as a user runs it: killed and run again, measured, and mistaken."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from .forked import ROOT, run_forked
+
+SMALL = [
+    "dataset=simulator_small", "dataset.sensor.azimuth_steps=120", "dataset.sensor.beam_stride=8",
+    "dataset.num_sequences=2", "dataset.frames_per_sequence=4", "dataset.frame_step=4",
+]  # fmt: skip
+
+
+def contents(cache: Path) -> dict[str, list[np.ndarray]]:
+    found = {}
+    for path in sorted(cache.rglob("*.npz")):
+        with np.load(path, allow_pickle=False) as file:
+            found[path.name] = [file[name] for name in sorted(file.files)]
+    return found
+
+
+def test_killed_at_any_moment_it_goes_on(tmp_path: Path):
+    arguments = [*SMALL, "dataset.frames_per_sequence=16", "flow=nearest", f"paths.runs={tmp_path}", "num_workers=2"]
+    command = [sys.executable, str(ROOT / "tools" / "flow.py"), *arguments]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    cache = tmp_path / "flow_cache"
+    try:
+        while len(list(cache.rglob("*.npz"))) < 3:
+            assert process.poll() is None, process.stderr and process.stderr.read()
+            time.sleep(0.02)
+        workers = psutil.Process(process.pid).children(recursive=True)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    psutil.wait_procs(workers, timeout=30)
+    assert not [worker for worker in workers if worker.is_running()], "orphans go on"
+    before = {path: path.stat().st_mtime_ns for path in cache.rglob("[!.]*.npz")}
+    assert 3 <= len(before) < 32
+    done = run_forked("flow", {"again": arguments, "unbroken": [*arguments, f"output={tmp_path / 'b'}"]}, tmp_path)
+    assert done["again"].returncode == 0, done["again"].stderr
+    assert f"({len(before)} are there already)" in done["again"].stdout
+    (folder,) = cache.iterdir()
+    assert f"flow=precomputed flow.directory={folder}" in done["again"].stdout
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert not list(cache.rglob("*.partial"))
+    whole, unbroken = contents(folder), contents(tmp_path / "b")
+    assert len(whole) == 32 and whole.keys() == unbroken.keys()
+    for name, arrays in whole.items():
+        assert all(np.array_equal(a, b) for a, b in zip(arrays, unbroken[name], strict=True))
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory):
+    folder = tmp_path_factory.mktemp("flow")
+    evaluate = ["mode=evaluate", *SMALL, "num_pairs=2"]
+    commands = {
+        "evaluate": [*evaluate, "estimators=[rigid,nearest,exact]", "+settings.nearest.radius=1.0", "output=a/f.json"],
+        "one": [*evaluate, "flow=nearest", "flow.radius=1.0", "output=one.json", "num_pictures=0"],
+        "unknown": [*evaluate, "estimators=[rigid,neerest]"],
+        "unknown setting": [*evaluate, "estimators=[nearest]", "+settings.nearest.radios=1"],
+        "unused setting": [*evaluate, "estimators=[rigid]", "+settings.nearest.radius=1"],
+        "missing": [*evaluate, "estimators=[rigid,precomputed]"],
+        "mode": ["mode=evaluat"],
+        "no truth": ["mode=evaluate", "dataset=simulator_small_labelled"],
+        "dry": [*SMALL, "flow=nearest", "dry_run=true", "output=dry"],
+        "labelled": ["dataset=simulator_small_labelled", "flow=rigid"],
+        "unknown flow": [*SMALL, "flow=icpflow"],
+    }
+    return folder, run_forked("flow", commands, folder)
+
+
+def test_evaluate_writes_exactly_the_figures_and_pictures(runs):
+    folder, done = runs
+    assert done["evaluate"].returncode == 0, done["evaluate"].stderr
+    figures = json.loads((folder / "a/f.json").read_text())
+    assert list(figures) == ["rigid", "nearest", "exact"]
+    assert set(figures["rigid"]) == {
+        "epe_three_way", "epe_foreground_dynamic", "epe_foreground_static", "epe_background_static", "bucket_dynamic",
+        "accuracy_strict", "accuracy_relaxed", "seconds_per_pair",
+    }  # fmt: skip
+    assert figures["exact"]["epe_three_way"] == 0 and figures["exact"]["accuracy_strict"] == 1
+    assert figures["rigid"]["epe_background_static"] < 1e-4 < figures["rigid"]["epe_foreground_dynamic"]
+    assert "3-way [cm]" in done["evaluate"].stdout and "moving object" in done["evaluate"].stdout
+    assert len(list((folder / "a/f").glob("*.png"))) == 2
+
+
+def test_flow_with_its_settings_is_measured_as_the_named_one(runs):
+    folder, done = runs
+    assert done["one"].returncode == 0, done["one"].stderr
+    one, named = (json.loads((folder / name).read_text())["nearest"] for name in ("one.json", "a/f.json"))
+    del one["seconds_per_pair"], named["seconds_per_pair"]
+    assert one == named
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("unknown", "no option 'neerest' in group 'flow'; nearest known: 'nearest'"),
+        ("unknown setting", "no key 'radios' in flow=nearest; nearest known: 'radius'"),
+        ("unused setting", "settings are for nearest"),
+        ("missing", "flow=precomputed needs directory: add +settings.precomputed.directory=..."),
+        ("mode", "mode must be one of cache, evaluate, got 'evaluat'"),
+        ("no truth", "has no true flow to measure against"),
+        ("labelled", "yields no pairs of sweeps"),
+        ("unknown flow", "no option 'icpflow' in group 'flow'; nearest known:"),
+    ],
+)
+def test_mistakes_are_one_line(runs, name: str, line: str):
+    done = runs[1][name]
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith("error: ") and line in done.stderr
+
+
+def test_a_dry_run_writes_nothing(runs):
+    folder, done = runs
+    assert done["dry"].returncode == 0, done["dry"].stderr
+    assert "flow of 8 pairs of simulator-0 to compute" in done["dry"].stdout and "about" in done["dry"].stdout
+    assert not (folder / "dry").exists()
