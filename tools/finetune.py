@@ -32,7 +32,8 @@ def main(cfg: DictConfig) -> None:
     detector = parts["detector"](backbone=backbone, class_names=train.class_names)
     scorer = scorer_for(validation, detector.classes, backbone.grid)
     paste = parts["gt_sampling"](train)
-    how = {"optimizer": parts["optimizer"], "schedule": parts["schedule"], "frozen": cfg.init.mode == "frozen"}
+    how = {name: parts[name] for name in ("optimizer", "schedule", "backbone_lr")}
+    how |= {"frozen": cfg.init.mode == "frozen", "average": parts["ema"]}
     module = FinetuneModule(detector, parts["augment"], scorer, **how)
     with open_run(cfg, "finetune") as run:
         scratch = cfg.init.mode == "scratch"
@@ -42,7 +43,7 @@ def main(cfg: DictConfig) -> None:
         provenance = record(run, data, init=cfg.init.mode, backbone_hash=weights, gt_sampling=pasted)
         config = {name: OmegaConf.to_container(cfg[name], resolve=True) for name in ("grid", "backbone", "detector")}
         about = {"class_names": train.class_names, "contract": train.contract, "provenance": provenance}
-        best = KeepBest(run, partial(save_detector, detector=detector, config=config, **about), validation)
+        best = KeepBest(run, partial(save_detector, detector=module.evaluated, config=config, **about), validation)
         callbacks = parts["callbacks"]
         loggers = [make(run=run, from_step=step_to_resume(run)) for make in parts["logger"].values()]
         watch = FaultWatch(run, callbacks["faults"])

@@ -1,6 +1,6 @@
 """From dataset to batches: workers only read and concatenate; faulty samples are reported, not fatal."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
@@ -75,7 +75,32 @@ class RequestedSamples(Dataset):
             return Fault(self.dataset.keys[request.index], str(error))
         if self.transform is not None and isinstance(item, LabelledSweep):
             item = self.transform(item, request.seed)
+        flaw = _flaw(item)
+        if flaw is not None:
+            return Fault(self.dataset.keys[request.index], flaw)
         return LoadedSample(item, request.seed)
+
+
+def _flaw(item: SweepPair | LabelledSweep) -> str | None:
+    """Return what is not finite in a sample: readers of this package look themselves, a user's own may not.
+
+    One such point would make every loss of its batch NaN, and a box that is nowhere would be dropped without a word.
+    """
+    sweeps = {"source": item.source, "target": item.target} if isinstance(item, SweepPair) else {"sweep": item.sweep}
+    for name, sweep in sweeps.items():
+        wrong = ~(sweep.xyz.isfinite().all(1) & sweep.features.isfinite().all(1))
+        if bool(wrong.any()):
+            return f"its {name} has {int(wrong.sum())} of {len(wrong)} points that are not finite"
+    if isinstance(item, LabelledSweep):
+        boxes = item.boxes.as_tensor()
+        wrong = ~(boxes.isfinite().all(1) & (boxes[:, 3:6] > 0).all(1))
+        if bool(wrong.any()):
+            row = int(wrong.nonzero()[0, 0])
+            return (
+                f"box {row} has values that are not finite or a size that is not positive: "
+                f"{[round(value, 3) for value in boxes[row].tolist()]} (x, y, z, length, width, height, yaw)"
+            )
+    return None
 
 
 def collate_pairs(samples: list[LoadedSample | Fault | None]) -> LoadedBatch[SweepPairBatch]:
@@ -128,6 +153,7 @@ def make_loader(
     persistent_workers: bool = False,
     prefetch_factor: int | None = None,
     transform: Transform | None = None,
+    pool: Sequence[int] | None = None,
 ) -> StatefulDataLoader:
     """Return a loader of `LoadedBatch`es that resumes in mid-epoch with identical batches.
 
@@ -149,15 +175,15 @@ def make_loader(
         persistent_workers: keep the workers between epochs.
         prefetch_factor: batches that each worker reads ahead.
         transform: done to each labelled sweep where it is read (gt sampling).
+        pool: see `SeededSampler`.
 
     Raises:
         ValueError: the sampler's settings do not fit, or pairs are to be transformed.
     """
     if transform is not None and kind != "labelled":
         raise ValueError("transform is for labelled sweeps; pairs are read as they are")
-    sampler = SeededSampler(
-        len(dataset), batch_size, seed, rank=rank, world_size=world_size, shuffle=shuffle, drop_last=drop_last
-    )
+    how = {"rank": rank, "world_size": world_size, "shuffle": shuffle, "drop_last": drop_last}
+    sampler = SeededSampler(len(dataset), batch_size, seed, **how, pool=pool)
     return StatefulDataLoader(
         RequestedSamples(dataset, transform),
         batch_size=batch_size,

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Int64
 
 from equilidar.data.accumulation import accumulated_contract
 from equilidar.data.listing import content_hash
@@ -25,6 +26,7 @@ class NuScenesLabelled:
         keys: of the key frames.
         sample_tokens: nuScenes's own name of each, as result files want it.
         class_names: classes that are kept, in the order of their label index.
+        tables: folder of the release's tables, which the official evaluation reads.
 
     Raises:
         FileNotFoundError: a folder or a table does not exist.
@@ -74,7 +76,8 @@ class NuScenesLabelled:
         self._places = [(r, i) for r, i, _ in found]
         self.sample_tokens = [sweep.sample_token for _, _, sweep in found]
         self.keys = [self._runs[r].frames[i].key for r, i in self._places]
-        self._objects = read_objects(table_folder(Path(root), version), set(self.sample_tokens))
+        self.tables = table_folder(Path(root), version)
+        self._objects = read_objects(self.tables, set(self.sample_tokens))
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -93,6 +96,14 @@ class NuScenesLabelled:
     def objects(self, index: int) -> NuScenesObjects:
         """Return every annotation of key frame `index` in the global frame, as the evaluator wants them."""
         return self._objects[self.sample_tokens[index]]
+
+    def labels(self, index: int) -> Int64[np.ndarray, " M"]:
+        """Return the labels of the boxes of key frame `index`, without reading its points."""
+        objects = self.objects(index)
+        seen = objects.num_lidar_pts + objects.num_radar_pts >= self.min_points
+        named = zip(objects.class_names, seen.tolist(), strict=True)
+        kept = [self.class_names.index(name) for name, is_seen in named if is_seen and name in self.class_names]
+        return np.array(kept, dtype=np.int64)
 
     def world_T_sensor(self, index: int) -> torch.Tensor:
         """Return the (4, 4) pose that takes boxes of key frame `index` to the global frame, as result files want it."""

@@ -1,6 +1,7 @@
 """Which sample comes when: seeded, resumable in mid-epoch, and the same whatever the number of processes."""
 
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -54,6 +55,7 @@ class SeededSampler:
         world_size: int = 1,
         shuffle: bool = True,
         drop_last: bool = True,
+        pool: Sequence[int] | None = None,
     ) -> None:
         """Set up the order.
 
@@ -66,7 +68,10 @@ class SeededSampler:
             shuffle: new order every epoch; otherwise 0, 1, 2 ...
             drop_last: leave out the rest that fills no global batch (training). Otherwise every sample is yielded
                 exactly once, and the last batches are filled with padding (evaluation).
+            pool: the samples of an epoch, if they are others than each one once: with repetitions, for instance
+                (`balanced_pool`). Repetitions have seeds of their own.
         """
+        whole, num_samples = num_samples, num_samples if pool is None else len(pool)
         if num_samples < 1 or batch_size < 1 or seed < 0:
             raise ValueError(
                 f"sampler: num_samples {num_samples} and batch_size {batch_size} must be positive, seed {seed} not "
@@ -79,6 +84,9 @@ class SeededSampler:
                 f"sampler: {num_samples} samples do not fill one global batch of {batch_size} x {world_size} "
                 "processes; use a smaller batch_size"
             )
+        self._pool = None if pool is None else np.asarray(pool, dtype=np.int64)
+        if self._pool is not None and not ((self._pool >= 0) & (self._pool < whole)).all():
+            raise ValueError(f"sampler: pool names samples outside 0..{whole - 1}")
         self.num_samples, self.batch_size, self.seed = num_samples, batch_size, seed
         self.rank, self.world_size = rank, world_size
         self.shuffle, self.drop_last = shuffle, drop_last
@@ -116,7 +124,8 @@ class SeededSampler:
     def identity(self) -> dict[str, int]:
         """Return what a position in the order depends on."""
         names = ("num_samples", "batch_size", "world_size", "seed", "shuffle", "drop_last")
-        return {name: int(getattr(self, name)) for name in names}
+        identity = {name: int(getattr(self, name)) for name in names}
+        return identity if self._pool is None else {**identity, "pool": zlib.crc32(self._pool.tobytes())}
 
     def requests(self, epoch: int) -> list[SampleRequest]:
         """Return the requests of this process in `epoch`, in order."""
@@ -127,8 +136,9 @@ class SeededSampler:
         kept = min(len(padded), self.num_samples)
         padded[:kept] = order[:kept]
         mine = padded.reshape(self.num_batches, self.world_size, self.batch_size)[:, self.rank].reshape(-1)
+        pool = range(self.num_samples) if self._pool is None else self._pool.tolist()
         return [
-            SampleRequest(index, sample_seed(self.seed, epoch, index))
+            SampleRequest(pool[index], sample_seed(self.seed, epoch, index))
             if index >= 0
             else SampleRequest(0, 0, padding=True)
             for index in mine.tolist()
@@ -166,9 +176,9 @@ class SamplerIterator(Iterator[SampleRequest]):
             ValueError: the state is of other data, batches, processes or seed: its position would mean other samples.
         """
         for name, value in self._sampler.identity().items():
-            if state[name] != value:
+            if state.get(name) != value:
                 raise ValueError(
-                    f"cannot resume: the checkpoint was made with {name} {state[name]}, this run has {value}; "
+                    f"cannot resume: the checkpoint was made with {name} {state.get(name)}, this run has {value}; "
                     "resume with the same data and settings, or start a new run"
                 )
         self._epoch, self._position = state["epoch"], state["position"]

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.feather
 
+from equilidar.atomic_file import atomic_file
 from equilidar.evaluation.argoverse2_boxes import Argoverse2Boxes, Sweep
 from equilidar.formats.argoverse2_annotations import CATEGORIES
 
@@ -158,3 +159,18 @@ def _join(parts: list[Argoverse2Boxes]) -> Argoverse2Boxes:
         for name in ("sweep", "label", "center", "size", "rotation", "score", "num_points", "row")
     }
     return Argoverse2Boxes(sweeps=sweeps, **columns)
+
+
+def write_detections(path: Path, boxes: Argoverse2Boxes) -> None:
+    """Write detections as the official evaluation takes them."""
+    log, stamp = zip(*(boxes.sweeps[index] for index in boxes.sweep.tolist()), strict=True) if len(boxes) else ((), ())
+    columns = {
+        "log_id": pa.array(log, pa.string()),
+        "timestamp_ns": pa.array(stamp, pa.int64()),
+        "category": pa.array([CATEGORIES[label] for label in boxes.label.tolist()], pa.string()),
+        **dict(zip(_BOX, np.concatenate([boxes.center, boxes.size, boxes.rotation], 1).T, strict=True)),
+        "score": boxes.score,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path) as file:
+        pyarrow.feather.write_feather(pa.table(columns), file)

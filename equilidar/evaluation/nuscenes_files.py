@@ -6,6 +6,7 @@ frame), size (width, length, height), rotation (w, x, y, z), velocity (vx, vy; n
 detection_score, attribute_name ("": none); in box files also ego_translation and num_pts.
 """
 
+import json
 import math
 from array import array
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from equilidar.atomic_file import atomic_file
 from equilidar.evaluation.nuscenes_boxes import ATTRIBUTES, CLASSES, NO_ATTRIBUTE, UNKNOWN_POINTS, NuscenesBoxes
 from equilidar.formats.json_stream import read_members
 
@@ -137,3 +139,28 @@ def _check(boxes: NuscenesBoxes, path: Path) -> None:
             number = row - int(np.searchsorted(boxes.sample, boxes.sample[row]))
             where = f"sample {boxes.samples[boxes.sample[row]]}, box {number}"
             raise ValueError(f"{path}: {where}: {what.format(size=boxes.size[row].tolist())}")
+
+
+def write_submission(path: Path, boxes: NuscenesBoxes) -> None:
+    """Write detections as the benchmark's server takes them: LiDAR only, every sample of `boxes.samples` named."""
+    results: dict[str, list[dict[str, Any]]] = {token: [] for token in boxes.samples}
+    columns = (boxes.sample, boxes.center, boxes.size, boxes.rotation, boxes.velocity, boxes.label, boxes.score)
+    rows = zip(*(column.tolist() for column in (*columns, boxes.attribute)), strict=True)
+    for sample, center, size, rotation, velocity, label, score, attribute in rows:
+        token = boxes.samples[sample]
+        results[token].append(
+            {
+                "sample_token": token,
+                "translation": center,
+                "size": size,
+                "rotation": rotation,
+                "velocity": velocity,
+                "detection_name": CLASSES[label],
+                "detection_score": score,
+                "attribute_name": "" if attribute == NO_ATTRIBUTE else ATTRIBUTES[attribute],
+            }
+        )
+    used = {"use_camera": False, "use_lidar": True, "use_radar": False, "use_map": False, "use_external": False}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path) as file:
+        file.write(json.dumps({"meta": used, "results": results}).encode())

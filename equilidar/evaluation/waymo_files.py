@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from equilidar.atomic_file import atomic_file
 from equilidar.compiled import compiled
 from equilidar.evaluation.waymo_boxes import TYPES, WaymoBoxes
 from equilidar.formats.json_stream import read_records
@@ -138,10 +139,7 @@ def _protobuf_rows(path: Path) -> Iterator[_Row]:
         from google.protobuf.message import DecodeError
         from waymo_open_dataset.protos.metrics_pb2 import Objects  # pyright: ignore[reportAttributeAccessIssue]
     except ImportError as error:
-        raise ImportError(
-            f"{path} needs Waymo's protobuf modules ({error}): "
-            "pip install 'equilidar[logs]' && pip install --no-deps waymo-open-dataset-tf-2-12-0==1.6.7"
-        ) from error
+        raise _no_protobuf(path, error) from error
     # A copy in memory is as large as the file; parsed as a whole it would be ten times that.
     data = np.fromfile(path, np.uint8)
     start = 0
@@ -190,3 +188,34 @@ def _end_of_objects(data, start, most):
         if place > len(data):
             return -1
     return place
+
+
+def write_detections(path: Path, boxes: WaymoBoxes) -> None:
+    """Write detections as `Objects`, the official tool's .bin; frames must be named context/time stamp.
+
+    Raises:
+        ImportError: Waymo's protobuf modules are not installed.
+    """
+    try:
+        from waymo_open_dataset.protos.metrics_pb2 import Objects  # pyright: ignore[reportAttributeAccessIssue]
+    except ImportError as error:
+        raise _no_protobuf(path, error) from error
+    objects = Objects()
+    rows = zip(boxes.frame.tolist(), boxes.kind.tolist(), boxes.box.tolist(), boxes.score.tolist(), strict=True)
+    names = ("center_x", "center_y", "center_z", "length", "width", "height", "heading")
+    for frame, kind, box, score in rows:
+        context, _, time = boxes.frames[frame].rpartition("/")
+        one = objects.objects.add(context_name=context, frame_timestamp_micros=int(time), score=score)
+        one.object.type = kind
+        for name, value in zip(names, box, strict=True):
+            setattr(one.object.box, name, value)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path) as file:
+        file.write(objects.SerializeToString())
+
+
+def _no_protobuf(path: Path, error: ImportError) -> ImportError:
+    return ImportError(
+        f"{path} needs Waymo's protobuf modules ({error}): "
+        "pip install 'equilidar[logs]' && pip install --no-deps waymo-open-dataset-tf-2-12-0==1.6.7"
+    )

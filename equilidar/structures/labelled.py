@@ -92,6 +92,11 @@ class LabelledBatch(Movable):
             tuple(item.key for item in items),
         )
 
+    def split(self) -> "list[LabelledBatch]":
+        """Return the items as batches of one; the inverse of `collate`. Reads the offsets on the host."""
+        parts = zip(self.points.split(), self.boxes.split(), self.seeds.split(1), self.keys, strict=True)
+        return [LabelledBatch(points, boxes, seed, (key,)) for points, boxes, seed, key in parts]
+
 
 @dataclass(slots=True)
 class ObjectAnnotations(Movable):

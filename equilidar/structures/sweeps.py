@@ -139,6 +139,20 @@ class SweepPairBatch(Movable):
             concatenate(valids) if has_flow else None,
         )
 
+    def split(self) -> "list[SweepPairBatch]":
+        """Return the pairs as batches of one; the inverse of `collate`. Reads the offsets on the host."""
+        lengths = self.source.offsets.diff().tolist()
+        none = [None] * self.batch_size
+        flows = none if self.flow is None else self.flow.split(lengths)
+        valids = none if self.flow_valid is None else self.flow_valid.split(lengths)
+        gaps, seeds = self.gap.split(1), self.seeds.split(1)
+        return [
+            SweepPairBatch(source, target, self.target_T_source[i : i + 1], gaps[i], seeds[i], (self.keys[i],), *flow)
+            for i, (source, target, *flow) in enumerate(
+                zip(self.source.split(), self.target.split(), flows, valids, strict=True)
+            )
+        ]
+
 
 @dataclass(slots=True)
 class FlowField(Movable):

@@ -16,10 +16,11 @@ from equilidar.report.detection_pictures import detections_picture
 from equilidar.report.pictures import save_picture
 from equilidar.report.score_jitter import measure_jitter
 from equilidar.structures import Boxes3D, Detections
-from equilidar.training.finetune import FinetuneModule, split_detections
+from equilidar.training.detections import split_detections
+from equilidar.training.finetune import FinetuneModule
 from equilidar.training.json_file import write_json
 from equilidar.training.run_directory import RunDirectory
-from equilidar.training.scoring import Scorer
+from equilidar.training.score import Scorer
 
 _LOG = logging.getLogger(__name__)
 
@@ -60,16 +61,17 @@ class KeepBest(pl.Callback):
         pl_module.scorer.write(folder, pl_module.detections)
         self._draw(pl_module)
         write_json(self._run.path / "metrics.json", score.figures)
-        chosen = {"step": self.best_step, "epoch": trainer.current_epoch, "headline": self.best}
+        chosen = {"step": self.best_step, "epoch": trainer.current_epoch, "headline": self.best, "figure": score.name}
         write_json(self._run.path / "best.json", chosen)
-        _LOG.info("best validation so far: %.2f at step %d", self.best, self.best_step)
+        _LOG.info("best validation so far: %s %.2f at step %d", score.name, self.best, self.best_step)
 
     def measure_jitter(self, scorer: Scorer) -> None:
         """Write score_jitter.json: how far the best detector's figures move with slightly other scores.
 
-        Called once, after training: it takes eleven evaluations, half a minute for KITTI's validation split.
+        Called once, after training, where the protocol has the cliff of R11: it takes eleven evaluations, half a
+        minute for KITTI's validation split.
         """
-        if self._found and self._run.is_main:
+        if self._found and self._run.is_main and scorer.has_cliff:
             jitter = measure_jitter(lambda found: scorer(found).figures, self._found)
             write_json(self._run.path / "score_jitter.json", jitter)
 

@@ -1,4 +1,4 @@
-"""Target networks that follow an online network by exponential moving average."""
+"""Networks that follow another one by exponential moving average: pretraining's targets, finetuning's averages."""
 
 import copy
 import math
@@ -32,6 +32,28 @@ class Momentum:
         """Return the momentum of step `step` (from 0) of `total_steps`."""
         progress = min(step / max(total_steps, 1), 1.0)
         return self.final - (self.final - self.base) * (math.cos(math.pi * progress) + 1) / 2
+
+
+@dataclass(frozen=True)
+class WeightAverage:
+    """How finetuning averages its weights over the steps (Polyak & Juditsky 1992, with exponential forgetting).
+
+    The first steps forget faster, so that the random start is gone before it is averaged over:
+    min(decay, (1 + k) / (10 + k)) of the average stays at step k.
+
+    Attributes:
+        decay: what stays of the average at each later step; 0 keeps no average.
+    """
+
+    decay: float | int = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.decay < 1:
+            raise ValueError(f"ema.decay must be at least 0 (no average) and below 1, got {self.decay}")
+
+    def at(self, step: int) -> float:
+        """Return how much of the average stays at step `step` (from 0)."""
+        return min(float(self.decay), (1 + step) / (10 + step))
 
 
 class TargetNetwork(nn.Module):

@@ -1,7 +1,7 @@
 """Finetuning a detector: Lightning wiring around detector, augmentation and scorer."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
@@ -12,8 +12,11 @@ from equilidar.augment.labelled import LabelledAugmentation
 from equilidar.data.loading import LoadedBatch
 from equilidar.detection.detector import Detector
 from equilidar.objectives.reduction import any_process
-from equilidar.structures import Boxes3D, Detections, LabelledBatch, LossTerms
-from equilidar.training.scoring import Score, Scorer
+from equilidar.structures import Detections, LabelledBatch, LossTerms
+from equilidar.training.detections import gather_detections, split_detections
+from equilidar.training.ema import TargetNetwork, WeightAverage, follow
+from equilidar.training.parameter_groups import group_rates, parameter_groups, scale_group_rates
+from equilidar.training.score import Score, Scorer
 from equilidar.training.step_record import StepOutput, step_output
 
 
@@ -27,6 +30,8 @@ class FinetuneModule(pl.LightningModule):
         optimizer: called with the parameters that are trained.
         schedule: called with the optimizer and `total_steps`.
         frozen: keep the backbone as it was handed over: eval mode (running statistics stay) and no gradient.
+        backbone_lr: the backbone's learning rate as a multiple of the rest's.
+        average: of the weights over the steps; the averaged detector is the one that is evaluated and kept.
 
     Attributes:
         score: of the last validation.
@@ -42,6 +47,8 @@ class FinetuneModule(pl.LightningModule):
         optimizer: Callable[..., Optimizer],
         schedule: Callable[..., Any],
         frozen: bool = False,
+        backbone_lr: float | int = 1.0,
+        average: WeightAverage | None = None,
     ) -> None:
         super().__init__()
         self.detector = detector
@@ -53,6 +60,13 @@ class FinetuneModule(pl.LightningModule):
         if frozen:
             self._backbone.requires_grad_(False)
             self._backbone.eval()  # Lightning starts from the modes that it finds
+        self._backbone_lr, self._average = backbone_lr, average or WeightAverage()
+        self.averaged = TargetNetwork(detector) if self._average.decay else None
+
+    @property
+    def evaluated(self) -> Detector:
+        """The detector that is evaluated and kept: the averaged one, if weights are averaged."""
+        return self.detector if self.averaged is None else cast(Detector, self.averaged.network)
 
     @property
     def _backbone(self) -> nn.Module:
@@ -67,9 +81,23 @@ class FinetuneModule(pl.LightningModule):
             self._backbone.eval()
         return self
 
+    def setup(self, stage: str) -> None:
+        """Begin the average with the weights as they are now: the backbone's file is loaded after construction."""
+        if self.averaged is not None:
+            self.averaged.network.load_state_dict(self.detector.state_dict())
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Step, then let the average follow; here, so that a checkpoint never lies between the two."""
+        stays = self._average.at(self.global_step)
+        super().optimizer_step(*args, **kwargs)
+        if self.averaged is not None:
+            # Every process averages the same weights: gradients are shared, so nothing need be sent.
+            follow([(self.detector, self.averaged.network)], stays)
+
     def configure_optimizers(self) -> Any:
         """Return optimizer and per-step schedule over the parameters that are trained."""
-        optimizer = self._optimizer([p for p in self.parameters() if p.requires_grad])
+        optimizer = self._optimizer(parameter_groups(self.detector, self._backbone))
+        scale_group_rates(optimizer, {"backbone": self._backbone_lr})
         schedule = self._schedule(optimizer, total_steps=int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -79,7 +107,7 @@ class FinetuneModule(pl.LightningModule):
         if any_process(batch is None, self.device) or batch is None:
             return None
         losses = self.loss_terms(self.augmentation(batch))
-        return step_output(losses, {"lr": self.trainer.optimizers[0].param_groups[0]["lr"]})
+        return step_output(losses, group_rates(self.trainer.optimizers[0]))
 
     def loss_terms(self, batch: LabelledBatch) -> LossTerms:
         """Return the loss terms of a batch that has been augmented already."""
@@ -88,6 +116,10 @@ class FinetuneModule(pl.LightningModule):
         with torch.autocast(self.device.type, enabled=False):
             return self.detector.batch_loss(predictions, batch)
 
+    def terms_of(self, batch: LabelledBatch) -> LossTerms:
+        """Return the loss terms of a batch as the loader yields it (see `samples_to_blame`)."""
+        return self.loss_terms(self.augmentation(batch))
+
     def on_validation_epoch_start(self) -> None:
         """Forget the last validation's detections."""
         self.detections = {}
@@ -95,34 +127,15 @@ class FinetuneModule(pl.LightningModule):
     def validation_step(self, loaded: LoadedBatch[LabelledBatch], batch_idx: int) -> None:
         """Detect in one batch."""
         if loaded.batch is not None:
-            found = self.detector.decode(self.detector(loaded.batch.points)).to("cpu")
+            found = self.evaluated.decode(self.evaluated(loaded.batch.points)).to("cpu")
             self.detections.update(zip(loaded.batch.keys, split_detections(found), strict=True))
 
     def on_validation_epoch_end(self) -> None:
         """Score the detections of all processes and log the moderate figures."""
-        self.detections = _gather(self.detections)
+        self.detections = gather_detections(self.detections)
         if self.trainer.sanity_checking:
             return
         self.score = self.scorer(self.detections)
         self.log("val/headline", self.score.headline, prog_bar=True, rank_zero_only=True)
-        for name, metrics in self.score.figures.items():
-            for metric, values in metrics.items():
-                if isinstance(values, dict):
-                    moderate = values["AP_R40"][1]
-                    self.log(f"val/{name}_{metric}_moderate_R40", moderate, rank_zero_only=True)
-
-
-def split_detections(found: Detections) -> list[Detections]:
-    """Return the detections of each sweep as a batch of one."""
-    lengths = found.offsets.diff().tolist()
-    parts: list[Boxes3D] = found.boxes.split()
-    return [Detections(boxes, scores) for boxes, scores in zip(parts, found.scores.split(lengths), strict=True)]
-
-
-def _gather(own: dict[str, Detections]) -> dict[str, Detections]:
-    """Return the detections of all processes; every sweep was read by exactly one."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return own
-    parts: list[dict[str, Detections] | None] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(parts, own)
-    return {key: value for part in parts if part is not None for key, value in part.items()}
+        for name, value in self.score.logged().items():
+            self.log(f"val/{name}", value, rank_zero_only=True)

@@ -1,10 +1,11 @@
 """The loaders of a run, made once the processes of a distributed run know their rank."""
 
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 from torchdata.stateful_dataloader import StatefulDataLoader
 
+from equilidar.data.class_balance import balanced_pool
 from equilidar.data.loading import Kind, Transform, make_loader, place_in_epoch
 from equilidar.data.protocols import LabelledDataset, PairDataset
 from equilidar.data.sampler import SeededSampler
@@ -25,6 +26,10 @@ class SweepLoaders(pl.LightningDataModule):
         validation: dataset to evaluate on, each sample once; None for none.
         pin_memory: put batches into page-locked memory (for a GPU).
         transform: done to each labelled training sweep by the worker that reads it.
+        class_balanced: draw training sweeps so that each class is met about as often (see `balanced_pool`).
+
+    Raises:
+        ValueError: pairs are to be balanced: they have no classes.
     """
 
     def __init__(
@@ -38,8 +43,12 @@ class SweepLoaders(pl.LightningDataModule):
         validation: LabelledDataset | PairDataset | None = None,
         pin_memory: bool = False,
         transform: Transform | None = None,
+        class_balanced: bool = False,
     ) -> None:
         super().__init__()
+        if class_balanced and kind != "labelled":
+            raise ValueError("loader.class_balanced is for labelled sweeps: pairs have no classes")
+        self._class_balanced = class_balanced
         self._train, self._validation = train, validation
         self._kind: Kind = kind
         self._batch_size, self._seed = batch_size, seed
@@ -53,8 +62,9 @@ class SweepLoaders(pl.LightningDataModule):
 
     def train_dataloader(self) -> StatefulDataLoader:
         """Return the shuffled loader of this process, standing where the checkpoint says."""
+        pool = balanced_pool(cast(LabelledDataset, self._train), self._seed) if self._class_balanced else None
         self._loader_of_train = loader = self._loader(
-            self._train, shuffle=True, drop_last=True, transform=self._transform
+            self._train, shuffle=True, drop_last=True, transform=self._transform, pool=pool
         )
         if self._place is not None:
             if self._place["processes"] != self._processes():

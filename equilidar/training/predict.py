@@ -13,7 +13,7 @@ from equilidar.data.loading import LoadedBatch, make_loader
 from equilidar.data.protocols import LabelledDataset
 from equilidar.detection.detector import Detector
 from equilidar.structures import Detections, GridSpec, LabelledBatch
-from equilidar.training.finetune import split_detections
+from equilidar.training.detections import split_detections
 from equilidar.training.saved_detector import check_input
 from equilidar.training.scoring import scorer_for
 

@@ -64,12 +64,19 @@ class PretrainModule(pl.LightningModule):
         if any_process(batch is None, self.device) or batch is None:
             return None
         pair = self.encode(batch)
-        with torch.autocast(self.device.type, enabled=False):
-            losses = self.objective(pair)
+        losses = self._losses(pair)
         values = self._values(pair.views)
         if self._monitor_every and self.global_step % self._monitor_every == 0:
             values |= self._look(losses, pair)
         return step_output(losses, values)
+
+    def terms_of(self, batch: SweepPairBatch) -> LossTerms:
+        """Return the loss terms of a batch as the loader yields it (see `samples_to_blame`)."""
+        return self._losses(self.encode(batch))
+
+    def _losses(self, pair: PairFeatures) -> LossTerms:
+        with torch.autocast(self.device.type, enabled=False):
+            return self.objective(pair)
 
     def encode(self, batch: SweepPairBatch) -> PairFeatures:
         """Make the views of a batch and encode them."""

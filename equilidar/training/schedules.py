@@ -12,12 +12,13 @@ def one_cycle(
     *,
     warmup: float = 0.4,
     div_factor: float = 10.0,
-    final_div_factor: float = 1000.0,
+    final_div_factor: float = 1.0e4,
     momentum: tuple[float, float] = (0.85, 0.95),
 ) -> LRScheduler:
     """Rise from lr / div_factor to lr, then fall; momentum (AdamW's first beta) falls and rises.
 
-    Defaults are those of OpenPCDet's adam_onecycle for SECOND (PCT_START 0.4, DIV_FACTOR 10, MOMS [0.95, 0.85]).
+    Defaults are those of OpenPCDet's adam_onecycle for SECOND (PCT_START 0.4, DIV_FACTOR 10, MOMS [0.95, 0.85];
+    its OneCycle ends at the first lr / 1e4).
 
     Args:
         optimizer: its lr is the peak.

@@ -1,7 +1,6 @@
 """From detections of a labelled dataset to its official figures."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -16,9 +15,12 @@ from equilidar.evaluation.kitti import KittiEvaluation
 from equilidar.evaluation.kitti_files import KITTI_CLASSES, KittiTable, write_files
 from equilidar.evaluation.kitti_rows import to_kitti_rows
 from equilidar.evaluation.simulated import evaluate_sweeps
-from equilidar.structures import Boxes3D, Detections, GridSpec, ObjectAnnotations
+from equilidar.structures import Detections, GridSpec, ObjectAnnotations
+from equilidar.training.score import MODERATE, Score, Scorer, nothing_found
+from equilidar.training.scoring_argoverse2 import Argoverse2Like, Argoverse2Scorer
+from equilidar.training.scoring_nuscenes import NuScenesLike, NuScenesScorer
+from equilidar.training.scoring_waymo import WaymoLike, WaymoScorer
 
-MODERATE = 1
 TOO_HARD = 3
 SIMULATED_OVERLAPS: Mapping[str, Sequence[float]] = {
     "Car": (0.7, 0.5),
@@ -29,32 +31,6 @@ SIMULATED_OVERLAPS: Mapping[str, Sequence[float]] = {
 
 _Camera = tuple[np.ndarray, np.ndarray, tuple[int, int]]
 """image_T_rect, rect_T_velo, (width, height) of the image in pixels."""
-
-
-@dataclass(frozen=True)
-class Score:
-    """Figures of one evaluation.
-
-    Attributes:
-        figures: {class: {metric: {"AP_R40": [easy, moderate, hard], "AP_R11": ..., ...}}}, percent.
-        headline: mean over classes of 3D AP R40 moderate: what the best checkpoint is chosen by.
-    """
-
-    figures: dict[str, dict[str, Any]]
-    headline: float
-
-
-@runtime_checkable
-class Scorer(Protocol):
-    """Evaluates detections of one dataset."""
-
-    def __call__(self, detections: Mapping[str, Detections]) -> Score:
-        """Return the figures; `detections` holds one item (a batch of one) for each key of the dataset."""
-        ...
-
-    def write(self, folder: Path, detections: Mapping[str, Detections]) -> None:
-        """Write detections as files in the dataset's own format."""
-        ...
 
 
 @runtime_checkable
@@ -92,12 +68,18 @@ def scorer_for(dataset: LabelledDataset, classes: Sequence[str], grid: GridSpec)
         grid: what the detector sees; simulated objects outside are not asked for.
 
     Raises:
-        ValueError: the dataset has neither KITTI's labels nor annotations with difficulty levels.
+        ValueError: the dataset has neither labels of a known benchmark nor annotations with difficulty levels.
     """
     whole = dataset.dataset if isinstance(dataset, LabelledSubset) else dataset
     indices = dataset.indices if isinstance(dataset, LabelledSubset) else list(range(len(dataset)))
     if isinstance(whole, KittiLike):
         return KittiScorer(whole, indices, classes)
+    if isinstance(whole, NuScenesLike):
+        return NuScenesScorer(whole, indices)
+    if isinstance(whole, WaymoLike):
+        return WaymoScorer(whole, indices, classes)
+    if isinstance(whole, Argoverse2Like):
+        return Argoverse2Scorer(whole, indices, classes)
     if isinstance(whole, Annotated):
         return SimulatedScorer(whole, indices, classes, grid)
     raise ValueError(f"dataset {dataset.name} has no official evaluation: it offers neither objects nor annotations")
@@ -105,6 +87,8 @@ def scorer_for(dataset: LabelledDataset, classes: Sequence[str], grid: GridSpec)
 
 class KittiScorer:
     """The official KITTI protocol; "3d" is that of cars at 0.7, "3d@0.5" at 0.5 (others 0.5 and 0.25)."""
+
+    has_cliff = True
 
     def __init__(self, dataset: KittiLike, indices: Sequence[int], classes: Sequence[str]) -> None:
         self.dataset, self.indices = dataset, list(indices)
@@ -136,7 +120,7 @@ class KittiScorer:
         tables: list[KittiTable] = []
         for index, camera in zip(self.indices, self._cameras, strict=True):
             key = self.dataset.keys[index]
-            found = detections.get(key, _nothing())
+            found = detections.get(key, nothing_found())
             tables.append(to_kitti_rows(self._frame(key), found, self.dataset.class_names, *camera))
         return tables
 
@@ -168,6 +152,8 @@ class KittiScorer:
 class SimulatedScorer:
     """KITTI's matching and average precision, with the dataset's own difficulty levels."""
 
+    has_cliff = True
+
     def __init__(self, dataset: Annotated, indices: Sequence[int], classes: Sequence[str], grid: GridSpec) -> None:
         self.dataset, self.indices, self.grid = dataset, list(indices), grid
         self.overlaps = {name: SIMULATED_OVERLAPS.get(name, (0.5,)) for name in classes}
@@ -177,7 +163,7 @@ class SimulatedScorer:
         """Evaluate; see `Scorer`."""
         if self._annotations is None:
             self._annotations = [self._visible(self.dataset.annotations(index)) for index in self.indices]
-        found = [detections.get(self.dataset.keys[index], _nothing()) for index in self.indices]
+        found = [detections.get(self.dataset.keys[index], nothing_found()) for index in self.indices]
         figures = evaluate_sweeps(self._annotations, found, self.dataset.class_names, self.overlaps)
         return Score(figures, _headline(figures, {n.lower(): f"3d@{o[-1]}" for n, o in self.overlaps.items()}))
 
@@ -185,7 +171,7 @@ class SimulatedScorer:
         """Write one text file for each sweep: class x y z length width height yaw score, in the sensor's frame."""
         for index in self.indices:
             key = self.dataset.keys[index]
-            found = detections.get(key, _nothing())
+            found = detections.get(key, nothing_found())
             path = folder / f"{key}.txt"
             path.parent.mkdir(parents=True, exist_ok=True)
             rows = torch.cat([found.boxes.as_tensor(), found.scores[:, None]], 1).tolist()
@@ -202,7 +188,3 @@ class SimulatedScorer:
 def _headline(figures: Mapping[str, Mapping[str, Any]], metric: Mapping[str, str]) -> float:
     values = [figures[name][metric[name]] for name in figures]
     return float(np.mean([0.0 if value is None else value["AP_R40"][MODERATE] for value in values]))
-
-
-def _nothing() -> Detections:
-    return Detections(Boxes3D.empty(), torch.zeros(0))

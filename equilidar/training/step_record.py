@@ -15,6 +15,7 @@ from equilidar.data.loading import LoadedBatch
 from equilidar.objectives.reduction import all_processes_sum, num_processes
 from equilidar.structures import LossTerms
 from equilidar.structures.host_sync import allowed_sync
+from equilidar.training.blame import samples_to_blame
 
 
 class NonFiniteError(RuntimeError):
@@ -129,7 +130,7 @@ class StepRecord(pl.Callback):
         Raises:
             NonFiniteError: a loss or gradient that was read is not finite.
         """
-        self._read(trainer)
+        self._read(trainer, pl_module)
         has_stepped, norm = self._has_stepped, self._norm
         self._has_stepped, self._norm = False, None
         if not outputs or outputs["loss"] is None:
@@ -147,26 +148,26 @@ class StepRecord(pl.Callback):
         numbers = _Numbers(scalars)
         self._pending = _Step(number, trainer.current_epoch, held, numbers, finite, known, has_stepped)
         if numbers.arrived:
-            self._read(trainer)
+            self._read(trainer, pl_module)
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: Any) -> None:
         """Read what is pending: no checkpoint is ahead of the log, or of a step that is not finite."""
-        self._read(trainer)
+        self._read(trainer, pl_module)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Read what is pending."""
-        self._read(trainer)
+        self._read(trainer, pl_module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Read what is pending."""
-        self._read(trainer)
+        self._read(trainer, pl_module)
 
-    def _read(self, trainer: pl.Trainer) -> None:
+    def _read(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if self._pending is None:
             return
         step, self._pending = self._pending, None
         own, means = step.numbers.read()
-        _stop_if_not_finite({name: own[name] for name in step.finite}, step, self._folder)
+        _stop_if_not_finite({name: own[name] for name in step.finite}, step, self._folder, module)
         if elsewhere := [name for name in step.finite if not math.isfinite(means[name])]:
             raise NonFiniteError(f"not finite at step {step.number} in another process: {', '.join(elsewhere)}")
         if not step.logged:
@@ -179,8 +180,8 @@ class StepRecord(pl.Callback):
             logger.save()
 
 
-def _stop_if_not_finite(values: dict[str, float], step: _Step, folder: Path) -> None:
-    """Stop where a value is not finite, naming it and the samples, and keep the batch.
+def _stop_if_not_finite(values: dict[str, float], step: _Step, folder: Path, module: pl.LightningModule) -> None:
+    """Stop where a value is not finite, naming it, the samples and those that are to blame, and keep the batch.
 
     The batch's tensors are saved to `folder`, loadable with `weights_only=True`.
 
@@ -195,7 +196,12 @@ def _stop_if_not_finite(values: dict[str, float], step: _Step, folder: Path) -> 
         torch.save({"batch": as_plain(step.batch), "terms": values, "step": step.number}, file)
     terms = ", ".join(f"{name} = {value}" for name, value in wrong.items())
     keys = ", ".join(getattr(step.batch, "keys", ()))
-    raise NonFiniteError(f"not finite at step {step.number}: {terms}; samples: {keys}; batch saved to {path}")
+    blamed = samples_to_blame(module, step.batch)
+    alone = "; ".join(f"{key}: {', '.join(names)}" for key, names in blamed.items())
+    raise NonFiniteError(
+        f"not finite at step {step.number}: {terms}; samples: {keys}; "
+        f"{f'not finite by itself: {alone}; ' if alone else ''}batch saved to {path}"
+    )
 
 
 def as_plain(value: Any) -> Any:

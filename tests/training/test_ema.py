@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from equilidar.training.ema import Momentum, TargetNetwork, follow
+from equilidar.training.ema import Momentum, TargetNetwork, WeightAverage, follow
 
 
 def _network():
@@ -64,3 +64,16 @@ def test_target_shares_nothing_with_the_online_network():
     with torch.no_grad():
         online[0].weight.zero_()
     assert target.network[0].weight.abs().sum() > 0
+
+
+def test_weight_average_forgets_its_start_first():
+    average = WeightAverage(0.999)
+    assert average.at(0) == pytest.approx(0.1) and average.at(90) == pytest.approx(0.91)
+    assert average.at(10**6) == 0.999
+    assert WeightAverage().decay == 0
+
+
+@pytest.mark.parametrize("decay", [-0.1, 1.0])
+def test_impossible_average(decay):
+    with pytest.raises(ValueError, match=r"ema\.decay must be at least 0"):
+        WeightAverage(decay)

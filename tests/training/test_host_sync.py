@@ -83,7 +83,7 @@ def pretraining() -> tuple[pl.LightningModule, list]:
 class NoScorer:
     """Stands where nothing is validated."""
 
-    grid = GRID
+    grid, has_cliff = GRID, False
 
     def __call__(self, detections):
         raise AssertionError("nothing is validated here")
