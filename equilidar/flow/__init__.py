@@ -3,6 +3,7 @@
 from equilidar.flow.cache import FlowCache, precompute
 from equilidar.flow.exact import ExactFlow
 from equilidar.flow.grid_flow import GridFlow
+from equilidar.flow.grid_flow_multi import GridFlowMulti
 from equilidar.flow.nearest import NearestFlow
 from equilidar.flow.precomputed import PrecomputedFlow
 from equilidar.flow.protocol import FlowEstimator, check_label_free, settings_of
@@ -15,6 +16,7 @@ __all__ = [
     "FlowCache",
     "FlowEstimator",
     "GridFlow",
+    "GridFlowMulti",
     "NearestFlow",
     "PrecomputedFlow",
     "RigidFlow",
