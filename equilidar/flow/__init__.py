@@ -1,5 +1,6 @@
 """Where scene flow comes from: estimators behind one protocol, and a cache for what they gave."""
 
+from equilidar.flow.binding import bound
 from equilidar.flow.cache import FlowCache, precompute
 from equilidar.flow.exact import ExactFlow
 from equilidar.flow.grid_flow import GridFlow
@@ -22,6 +23,7 @@ __all__ = [
     "RigidFlow",
     "ShuffledFlow",
     "ZeroFlow",
+    "bound",
     "check_label_free",
     "precompute",
     "settings_of",
