@@ -18,7 +18,7 @@ from equilidar.report.detection_pictures import detections_picture
 from equilidar.report.pictures import save_picture
 from equilidar.structures import Detections, GridSpec, PointCloudBatch, Sweep
 from equilidar.training.detection_files import JOURNAL, Journal, KittiText, entry_of, write_nuscenes
-from equilidar.training.finetune import split_detections
+from equilidar.training.detections import split_detections
 from equilidar.training.saved_detector import check_points
 
 FORMATS = ("json", "kitti", "nuscenes")
