@@ -3,6 +3,7 @@
 from equilidar.flow.cache import FlowCache, precompute
 from equilidar.flow.exact import ExactFlow
 from equilidar.flow.feedforward import FeedforwardFlow
+from equilidar.flow.grid_flow import GridFlow
 from equilidar.flow.nearest import NearestFlow
 from equilidar.flow.precomputed import PrecomputedFlow
 from equilidar.flow.protocol import FlowEstimator, check_label_free, check_teacher, settings_of
@@ -15,6 +16,7 @@ __all__ = [
     "FeedforwardFlow",
     "FlowCache",
     "FlowEstimator",
+    "GridFlow",
     "NearestFlow",
     "PrecomputedFlow",
     "RigidFlow",
