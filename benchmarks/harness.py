@@ -95,7 +95,7 @@ def _interleaved(row: Row, rounds: int) -> tuple[float, float | None]:
 
 def format_rows(results: list[dict[str, Any]]) -> str:
     """Return the table as text."""
-    head = f"{'row':<22}{'ours':>11}{'peer':>11}{'ratio':>8}{'bar':>7}{'of limit':>10}  met  peer is"
+    head = f"{'row':<38}{'ours':>11}{'peer':>11}{'ratio':>8}{'bar':>7}{'of limit':>10}  met  peer is"
     return "\n".join([head, *(_format(result) for result in results)])
 
 
@@ -109,5 +109,5 @@ def _format(result: dict[str, Any]) -> str:
     unit = "" if result["unit"] == "ms" else f" [{result['unit']}]"
     note = f"  ({result['note']})" if result["note"] else ""
     return (
-        f"{result['name']:<22}{figures}{cell(result['bar'], 7, 2)}{share:>10}  {met:<3}  {result['peer']}{unit}{note}"
+        f"{result['name']:<38}{figures}{cell(result['bar'], 7, 2)}{share:>10}  {met:<3}  {result['peer']}{unit}{note}"
     )

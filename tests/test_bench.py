@@ -5,6 +5,7 @@ import json
 import pytest
 
 from benchmarks.bench import all_rows, main
+from benchmarks.detectors.end_to_end import CONFIGS
 from benchmarks.harness import Row, run
 
 RATIOS = {
@@ -20,9 +21,16 @@ RATIOS = {
     "nms": 20.0,
     "sampling": 2.0,
     "pipeline": 2.0,
+    "second_e2e": 2.0,
+    "second_e2e_training": 2.0,
 }
 SHARES = {"backbone_rate_b1": 0.5, "backbone_rate_b4": 0.5}
+CENTERPOINT = {"centerpoint_e2e": 2.0, "centerpoint_e2e_training": 2.0}
 WITHOUT_BAR = {"voxelize_hard", "voxelize_sweep", "distance_transform", "interpolate", "grouping", "roi_pooling"}
+WITHOUT_BAR |= {
+    f"second_e2e_{stage}" for stage in ("voxelization", "sparse", "dense", "decoding", "suppression", "whole", "memory")
+}
+WITHOUT_BAR |= {f"second_e2e_training_{stage}" for stage in ("sparse", "dense", "targets_loss", "whole")}
 KEYS = {"name", "ours_ms", "peer", "peer_ms", "ratio", "bar", "share_of_limit"}
 
 
@@ -33,6 +41,8 @@ def test_every_row_is_there_with_its_bar():
     assert {row.name: row.bar for row in rows if row.name in RATIOS} == pytest.approx(RATIOS)
     assert {row.name: row.share_bar for row in rows if row.name in SHARES} == SHARES
     assert set(names) >= WITHOUT_BAR
+    if (CONFIGS / "detector" / "centerpoint_nuscenes.yaml").is_file():
+        assert {row.name: row.bar for row in rows if row.name in CENTERPOINT} == CENTERPOINT
 
 
 def test_table_and_file_hold_what_was_measured(tmp_path, capsys):

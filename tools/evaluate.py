@@ -42,7 +42,8 @@ def _run_detector(cfg: DictConfig) -> dict[str, Any]:
     from hydra.utils import instantiate
 
     from equilidar.checkpoint.detector import read_detector
-    from equilidar.training.predict import build_detector, score
+    from equilidar.training.predict import score
+    from equilidar.training.saved_detector import build_detector
 
     if cfg.dataset is None:
         raise ValueError("checkpoint=... needs dataset=NAME: what should the detector run over?")

@@ -25,7 +25,7 @@ def _cache(cfg: DictConfig) -> None:
     from equilidar.flow_runs.places import beside
 
     parts = instantiate(cfg, _convert_="all")
-    options = {key: parts[key] for key in ("num_workers", "num_pairs", "device", "faults")}
+    options = {key: parts[key] for key in ("num_workers", "num_pairs", "device", "faults", "check_poses")}
     folder = beside(cfg.dataset.get("root"), cfg.paths.runs)
     caching = Caching(parts["dataset"], parts["flow"], cfg.output, folder, **options)
     estimate = caching.estimate()
@@ -48,7 +48,8 @@ def _evaluate(cfg: DictConfig) -> None:
     made = {name: instantiate(option, _convert_="all") for name, option in options.items()}
     estimators = {name or one.name: one for name, one in made.items()}
     pairs, points = labelled_pairs(instantiate(cfg.dataset, _convert_="all")), instantiate(cfg.points)
-    run = FlowComparison(estimators, pairs, points, num_pairs=cfg.num_pairs, device=cfg.device)
+    options = {"num_pairs": cfg.num_pairs, "device": cfg.device, "poses": cfg.check_poses}
+    run = FlowComparison(estimators, pairs, points, **options)
     print(run.table(), flush=True)
     for path in run.write(cfg.output, cfg.pictures, cfg.num_pictures):
         print(f"written: {path}")

@@ -1,17 +1,16 @@
 """Voxelization, rulebooks and sparse convolution against spconv, torch's own GEMM and memory."""
 
-import ctypes
 import functools
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from benchmarks import frames
 from benchmarks.harness import Row
+from benchmarks.memory import peak_bytes
 from benchmarks.spconv_backbone import spconv_step, with_better_threads
 from equilidar.backbones import VoxelBackBone8x
 from equilidar.nn import rulebook_cache
@@ -237,21 +236,3 @@ def gemm_flops_per_ms() -> float:
         torch.mm(left, right)
         times.append(1000 * (time.perf_counter() - start))
     return 2 * 4096 * 64 * 64 / statistics.median(times)
-
-
-def peak_bytes(step: Callable[[], object]) -> float:
-    """Return by how much the process's memory rises during a step, scratch of the kernels included (Linux)."""
-    step()
-    # Freed memory goes back to the system first, or the step would find it in hand.
-    ctypes.CDLL(None).malloc_trim(0)
-    before = _status_bytes("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")
-    step()
-    return _status_bytes("VmHWM") - before
-
-
-def _status_bytes(key: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{key}:"):
-            return 1024 * int(line.split()[1])
-    raise RuntimeError(f"/proc/self/status has no {key}")

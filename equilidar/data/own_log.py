@@ -153,7 +153,7 @@ class LogPairs(RecordedPairs):
         indices = {bag: load_index(bag, topic, cache_dir) for bag in bags}
         frame = "sensor" if base_frame is None else "ego"
         reader = LogSweeps(
-            {str(bag): _source(bag, index, base_frame) for bag, index in indices.items()},
+            {str(bag): log_source(bag, index, base_frame) for bag, index in indices.items()},
             PointFormat(channels=tuple(channels), scales=tuple(scales), frame=frame),
             cast(TimeUnit, time_unit),
         )
@@ -161,13 +161,13 @@ class LogPairs(RecordedPairs):
         self.num_without_pose = 0
         matrix = None if pose_T_points is None else _matrix(pose_T_points)
         runs = []
-        for (bag, index), sequence in zip(indices.items(), _sequence_names(root, bags), strict=True):
+        for (bag, index), sequence in zip(indices.items(), sequence_names(root, bags), strict=True):
             found = find_poses(index, bag, poses, fixed_frame, base_frame or index.frame_id, matrix)
             self.pose_sources[sequence] = "estimated" if found is None else found.source
             kept = np.ones(len(index.stamps), dtype=bool) if found is None else found.known
             self.num_without_pose += int((~kept).sum())
             _report(sequence, index, kept)
-            frames = _frames(bag, sequence, index)
+            frames = log_frames(bag, sequence, index)
             step = 1.5 * float(np.median(np.diff(index.stamps))) if len(frames) > 1 else 1.0
             given = None if found is None else found.poses[kept]
             runs += split_runs([f for f, keep in zip(frames, kept, strict=True) if keep], given, step)
@@ -191,14 +191,15 @@ def find_columns(columns: dict[str, NDArray], channels: tuple[str, ...], source:
     return {name: columns[find_column(columns, name, source)] for name in ("x", "y", "z", *channels)}
 
 
-def _sequence_names(root: Path, bags: list[Path]) -> list[str]:
+def sequence_names(root: Path, bags: list[Path]) -> list[str]:
     """Return the logs' names without suffixes, or with them where two would be called the same."""
     whole = [bag.name if bag == root else bag.relative_to(root).as_posix() for bag in bags]
     short = [name.removesuffix(bag.suffix) if bag.is_file() else name for bag, name in zip(bags, whole, strict=True)]
     return short if len(set(short)) == len(short) else whole
 
 
-def _frames(bag: Path, sequence: str, index: LogIndex) -> list[Frame]:
+def log_frames(bag: Path, sequence: str, index: LogIndex) -> list[Frame]:
+    """Return the sweeps of a log."""
     return [
         Frame(f"own_log/{sequence}/{stamp}", bag, stamp, stamp * 1e-9, position)
         for stamp, position in zip(index.stamps.tolist(), index.log_times.tolist(), strict=True)
@@ -213,7 +214,12 @@ def _report(sequence: str, index: LogIndex, kept: NDArray[np.bool_]) -> None:
         _LOG.warning("%s: %d of %d sweeps have no pose and are left out", sequence, int((~kept).sum()), len(kept))
 
 
-def _source(bag: Path, index: LogIndex, base_frame: str | None) -> LogSource:
+def log_source(bag: Path, index: LogIndex, base_frame: str | None) -> LogSource:
+    """Return what is read of a log.
+
+    Raises:
+        ValueError: no fixed transform leads into the base frame.
+    """
     num_bytes = sum(path.stat().st_size for path in bag_files(bag))
     if base_frame is None:
         return LogSource(index.topic, num_bytes, None)

@@ -22,7 +22,7 @@ SUFFIXES = (".bin", ".npy", ".pcd", ".ply")
 # Beyond any LiDAR: such coordinates mean that another column was read as one.
 _LARGEST_COORDINATE = 1e4
 
-_ALIASES = {
+ALIASES = {
     "intensity": ("intensity", "reflectance", "reflectivity", "scalar_intensity", "scalar_Intensity", "i"),
     "time": ("time", "t", "timestamp", "time_stamp", "offset_time", "time_offset"),
     "ring": ("ring", "line", "channel", "laser_number"),
@@ -154,7 +154,7 @@ def find_column(columns: Mapping[str, NDArray], name: str, source: Path | str) -
     Raises:
         ValueError: they do not.
     """
-    for candidate in _ALIASES.get(name, (name,)):
+    for candidate in ALIASES.get(name, (name,)):
         if candidate in columns:
             return candidate
     raise ValueError(f"{source}: no column {name!r}, it has {list(columns)}; change the dataset's channels or columns")

@@ -12,7 +12,7 @@ ODOMETRY = "nav_msgs/msg/Odometry"
 POSE = "geometry_msgs/msg/PoseStamped"
 TRANSFORMS = ("tf2_msgs/msg/TFMessage", "tf/msg/tfMessage")
 
-_SUFFIXES = (".bag", ".mcap", ".db3")
+SUFFIXES = (".bag", ".mcap", ".db3")
 _REMEDIES = {
     ".bag": "try `rosbag reindex`",
     ".mcap": "try `mcap recover` (files must have the profile ros2)",
@@ -34,10 +34,10 @@ def find_bags(root: Path) -> list[Path]:
     if (root / "metadata.yaml").is_file():
         return [root]
     folders = sorted(path.parent for path in root.rglob("metadata.yaml"))
-    files = sorted(path for path in root.rglob("*") if path.suffix in _SUFFIXES and path.is_file())
+    files = sorted(path for path in root.rglob("*") if path.suffix in SUFFIXES and path.is_file())
     found = [*folders, *(path for path in files if not any(folder in path.parents for folder in folders))]
     if not found:
-        raise FileNotFoundError(f"no ROS bag or MCAP file ({', '.join(_SUFFIXES)}) under {root}; set dataset.root")
+        raise FileNotFoundError(f"no ROS bag or MCAP file ({', '.join(SUFFIXES)}) under {root}; set dataset.root")
     return sorted(found)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from equilidar.detection.center_predictions import BOX_CODES, VELOCITY_CODES, CenterPredictions, class_table
@@ -73,8 +73,8 @@ class CenterLoss:
         # Cells, not boxes: two boxes of a class in one cell are one center.
         centers = (targets.heatmap == 1).sum((0, 2, 3)).to(focal.dtype)
         task, _ = class_table(predictions.layout, focal.device)
-        sums = focal.new_zeros(2, len(predictions.layout.tasks)).index_add(1, task, torch.stack([focal, centers]))
-        return sums[0] * _share(sums[1])
+        tasks = len(predictions.layout.tasks)
+        return _sum_by_task(focal, task, tasks) * _share(_sum_by_task(centers, task, tasks))
 
     def _box_term(self, predictions: CenterPredictions, targets: CenterTargets) -> Tensor:
         codes = predictions.codes_at(targets.item, targets.task, targets.cell).float()
@@ -83,9 +83,15 @@ class CenterLoss:
         error = (codes - torch.where(known, targets.codes, codes.detach())).abs()
         weights = torch.stack([error.new_full((), weight) for weight in self.code_weights])
         per_box = (torch.where(known, error, 0.0) * weights).sum(1)
-        sums = per_box.new_zeros(2, len(predictions.layout.tasks))
-        sums = sums.index_add(1, targets.task, torch.stack([per_box, torch.ones_like(per_box)]))
-        return sums[0] * _share(sums[1])
+        tasks = len(predictions.layout.tasks)
+        count = _sum_by_task(torch.ones_like(per_box), targets.task, tasks)
+        return _sum_by_task(per_box, targets.task, tasks) * _share(count)
+
+
+def _sum_by_task(values: Float[Tensor, " N"], task: Int64[Tensor, " N"], num_tasks: int) -> Float[Tensor, " T"]:
+    """Return sums of few values by task; not by index_add, in which a GPU adds in changing order."""
+    own = task == torch.arange(num_tasks, device=task.device)[:, None]
+    return torch.where(own, values, 0.0).sum(1)
 
 
 def _share(count: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from equilidar.structures.moving import Movable
 
 @dataclass(slots=True)
 class AnchorBoxes(Movable):
-    """One box per anchor.
+    """One box for each of A anchors: all of a map, or the likeliest by falling score.
 
     Attributes:
         boxes: (B, A, 7) x, y, z, length, width, height, yaw in [0.785, 0.785 + 2 pi).
@@ -32,11 +32,19 @@ class AnchorBoxes(Movable):
     classes: Int64[Tensor, "B A"]
 
 
-def decode_predictions(predictions: AnchorPredictions) -> AnchorBoxes:
-    """Decode every anchor, in float32."""
-    scores, classes = predictions.class_logits.float().sigmoid().max(-1)
-    boxes = decode_boxes(predictions.box_deltas.float(), predictions.anchors.boxes)
-    yaw = with_direction(boxes[..., 6], predictions.direction_logits.argmax(-1))
+def decode_predictions(predictions: AnchorPredictions, max_candidates: int | None = None) -> AnchorBoxes:
+    """Decode every anchor, or the `max_candidates` likeliest of each sweep alone, in float32."""
+    logits, deltas, turns = predictions.class_logits, predictions.box_deltas, predictions.direction_logits
+    anchors = predictions.anchors.boxes
+    if max_candidates is not None and max_candidates < len(anchors):
+        rows = logits.amax(-1).topk(max_candidates, 1).indices  # (B, N)
+        logits, deltas, turns = (
+            values.gather(1, rows[..., None].expand(-1, -1, values.shape[2])) for values in (logits, deltas, turns)
+        )
+        anchors = anchors[rows]
+    scores, classes = logits.float().sigmoid().max(-1)
+    boxes = decode_boxes(deltas.float(), anchors)
+    yaw = with_direction(boxes[..., 6], turns.argmax(-1))
     return AnchorBoxes(torch.cat([boxes[..., :6], yaw[..., None]], -1), scores, classes)
 
 

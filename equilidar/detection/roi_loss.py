@@ -11,7 +11,7 @@ from torch import Tensor
 from equilidar.detection.roi_frame import decode_in_roi, encode_in_roi
 from equilidar.detection.roi_targets import RoITargets
 from equilidar.nn.processes import shared_count
-from equilidar.structures import Boxes3D, LossTerms
+from equilidar.structures import LossTerms
 from equilidar.structures.moving import Movable
 
 
@@ -85,6 +85,7 @@ def corner_distance(boxes: Float[Tensor, "*S 7"], targets: Float[Tensor, "*S 7"]
 
 def _corners(boxes: Tensor) -> Tensor:
     """(*S, 7) -> (*S, 8, 3)."""
-    flat = boxes.reshape(-1, 7)
-    corners = Boxes3D.make(flat[:, :3], flat[:, 3:6], flat[:, 6]).corners()
-    return corners.view(*boxes.shape[:-1], 8, 3)
+    bits = torch.arange(8, device=boxes.device)[:, None] >> torch.arange(3, device=boxes.device) & 1
+    x, y, z = ((bits - 0.5) * boxes[..., None, 3:6]).unbind(-1)
+    cos, sin = boxes[..., 6:].cos(), boxes[..., 6:].sin()
+    return torch.stack([x * cos - y * sin, x * sin + y * cos, z], -1) + boxes[..., None, :3]

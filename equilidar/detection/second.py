@@ -58,7 +58,7 @@ class SECOND(Detector):
     @torch.no_grad()
     def decode(self, predictions: AnchorPredictions) -> Detections:
         """Return the boxes found, by falling score in each sweep, labels as in the dataset."""
-        return self.outside(self.selection(decode_predictions(predictions)))
+        return self.outside(self.selection(decode_predictions(predictions, self.selection.max_candidates)))
 
 
 def build_second(

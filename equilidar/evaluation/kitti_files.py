@@ -174,9 +174,17 @@ def _first_bad_word(words: list[str]) -> str:
 def write_files(folder: Path, objects: KittiTable) -> None:
     """Write one file per frame: results where the rows have scores, else labels; a frame without rows an empty file."""
     folder.mkdir(parents=True, exist_ok=True)
+    for frame, text in file_texts(objects).items():
+        (folder / f"{frame}.txt").write_text(text)
+
+
+def file_texts(objects: KittiTable) -> dict[str, str]:
+    """Return the content of each frame's file."""
+    texts = {}
     for frame, start, end in zip(objects.frames, objects.offsets[:-1], objects.offsets[1:], strict=True):
         rows = zip(objects.kind[start:end], objects.values[start:end], strict=True)
-        (folder / f"{frame}.txt").write_text("".join(_format_row(int(kind), row) for kind, row in rows))
+        texts[frame] = "".join(_format_row(int(kind), row) for kind, row in rows)
+    return texts
 
 
 def _format_row(kind: int, row: np.ndarray) -> str:

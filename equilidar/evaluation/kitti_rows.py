@@ -24,9 +24,9 @@ def to_kitti_rows(
     frame: str,
     detections: Detections,
     class_names: Sequence[str],
-    image_T_rect: Float64[np.ndarray, "3 4"],
+    image_T_rect: Float64[np.ndarray, "3 4"] | None,
     rect_T_lidar: Float64[np.ndarray, "4 4"],
-    image_size: tuple[int, int],
+    image_size: tuple[int, int] | None,
 ) -> KittiTable:
     """Return one frame's detections as KITTI has them.
 
@@ -37,7 +37,7 @@ def to_kitti_rows(
         frame: name of the frame.
         detections: boxes of one sweep, in the LiDAR's frame.
         class_names: names of the labels, each a KITTI class.
-        image_T_rect: P2, rectified camera 0 -> pixels.
+        image_T_rect: P2, rectified camera 0 -> pixels; None without an image: all boxes are rows, their 2D box unknown.
         rect_T_lidar: R0_rect * Tr_velo_to_cam, each filled up to (4, 4).
         image_size: (width, height) in pixels.
 
@@ -56,8 +56,10 @@ def to_kitti_rows(
     sizes = np.stack([height, width, length], 1)
     rotation_y = _wrap(-(yaw + math.pi / 2))
     alpha = _wrap(rotation_y - np.arctan2(location[:, 0], location[:, 2]))
-    image_box, visible = project_boxes(location, sizes, rotation_y, image_T_rect, image_size)
     unknown = np.full(len(boxes), _UNKNOWN)
+    image_box, visible = np.repeat(unknown[:, None], 4, 1), np.ones(len(boxes), dtype=bool)
+    if image_T_rect is not None and image_size is not None:
+        image_box, visible = project_boxes(location, sizes, rotation_y, image_T_rect, image_size)
     scores = detections.scores.detach().double().cpu().numpy()
     columns = [unknown, unknown, alpha, *image_box.T, *sizes.T, *location.T, rotation_y, scores]
     labels = detections.boxes.label.cpu().numpy()

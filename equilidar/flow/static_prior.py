@@ -28,7 +28,7 @@ class StaticPrior:
 
     min_speed: float = 0.4
     gain: float = 0.08
-    gain_per_metre: float = 0.0
+    gain_per_metre: float = 0.1
     most_disagreement: float = 1.2
     most_taken: float = 0.5
     taken_radius: float = 0.3

@@ -1,5 +1,6 @@
 """What the processes of caching do: compute and store the flow of one pair, or measure a few."""
 
+import contextlib
 import gc
 import multiprocessing
 import os
@@ -16,6 +17,7 @@ import torch
 from equilidar.data.faults import Fault, FaultySweepError
 from equilidar.data.packing_workers import die_with
 from equilidar.flow.cache import FlowCache, KeyedPairs
+from equilidar.flow.pose_check import check_poses, pair_problem, unknown_flow
 from equilidar.flow.protocol import FlowEstimator
 from equilidar.structures import SweepPairBatch
 
@@ -40,31 +42,45 @@ class PairWork:
     cache: FlowCache
     device: torch.device
 
-    def store(self, index: int) -> Fault | None:
-        """Compute and store the flow of a pair; return a fault where it cannot be read.
+    def store(self, index: int) -> "Outcome":
+        """Compute and store the flow of a pair.
+
+        A pair that no flow can be found for gets the ego motion's, valid nowhere: training goes on without it.
 
         Raises:
             CachingError: it cannot be read, computed or written for another reason than a broken file.
         """
         key = self.pairs.keys[index]
         try:
-            batch = SweepPairBatch.collate([self.pairs[index]]).to(self.device)
-            self.cache.write(batch, self.estimator(batch))
+            pair = self.pairs[index]
+            problem = pair_problem(pair)
+            batch = SweepPairBatch.collate([pair]).to(self.device)
+            self.cache.write(batch, self.estimator(batch) if problem is None else unknown_flow(batch))
         except FaultySweepError as error:
-            return Fault(key, str(error))
+            return Outcome(Fault(key, str(error)), is_stored=False)
         except (ValueError, ImportError, RuntimeError) as error:
             raise CachingError(f"{key}: {error}") from error
         except OSError as error:
             raise CachingError(f"{self.cache.path(key)} cannot be written ({error.strerror or error})") from error
-        return None
+        return Outcome(None if problem is None else Fault(key, f"no flow: {problem}"), is_stored=True)
 
-    def measure(self, indices: Sequence[int]) -> "Measurement":
-        """Compute the flow of some pairs and store none; the first one also before the clock runs, which compiles."""
+    def measure(self, indices: Sequence[int], poses: bool) -> "Measurement":
+        """Compute the flow of some pairs and store none; the first one also before the clock runs, which compiles.
+
+        Args:
+            indices: of the pairs.
+            poses: check first that their ego motions are not the wrong way round.
+        """
+        if poses:
+            self._check_poses(indices)
         num_bytes, seconds, num_read = 0, 0.0, 0
         for place, index in enumerate([*indices[:1], *indices]):
             begin = time.perf_counter()
             try:
-                batch = SweepPairBatch.collate([self.pairs[index]]).to(self.device)
+                pair = self.pairs[index]
+                if pair_problem(pair) is not None:
+                    continue
+                batch = SweepPairBatch.collate([pair]).to(self.device)
                 files = self.cache.encode(batch, self.estimator(batch))
             except FaultySweepError:
                 continue
@@ -76,10 +92,28 @@ class PairWork:
                 num_read += 1
         return Measurement(num_bytes, seconds, num_read)
 
+    def _check_poses(self, indices: Sequence[int]) -> None:
+        pairs = []
+        for index in indices:
+            with contextlib.suppress(FaultySweepError):
+                pairs.append(self.pairs[index])
+        try:
+            check_poses(pairs)
+        except ValueError as error:
+            raise CachingError(str(error)) from error
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a pair: what is wrong with it, if anything, and whether it has a file all the same."""
+
+    fault: Fault | None
+    is_stored: bool
+
 
 @dataclass(frozen=True)
 class Measurement:
-    """What one process found for a few pairs: bytes that they take, seconds, and how many could be read."""
+    """What one process found for a few pairs: bytes that they take, seconds, and for how many flow can be found."""
 
     num_bytes: int
     seconds: float
@@ -96,14 +130,14 @@ def make_pool(work: PairWork, num_workers: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(num_workers, context, initializer=_start, initargs=(work, os.getpid()))
 
 
-def store(index: int) -> Fault | None:
+def store(index: int) -> Outcome:
     """Do it in a process of the pool."""
     return _work.store(index)
 
 
-def measure(indices: Sequence[int]) -> Measurement:
+def measure(indices: Sequence[int], poses: bool) -> Measurement:
     """Do it in a process of the pool."""
-    return _work.measure(indices)
+    return _work.measure(indices, poses)
 
 
 def _start(work: PairWork, parent: int) -> None:

@@ -7,14 +7,14 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
-from equilidar.data.faults import Fault, FaultBudget
+from equilidar.data.faults import FaultBudget
 from equilidar.data.listing import content_hash
 from equilidar.data.packing_plan import spread
 from equilidar.data.packing_progress import Progress, size_text, time_text
 from equilidar.data.protocols import LabelledDataset, PairDataset, provenance_of
 from equilidar.flow import FlowEstimator
 from equilidar.flow.cache import FAULTS_FILE, FlowCache, FlowStamp, write_json_file
-from equilidar.flow_runs.cache_workers import CachingError, Measurement, PairWork, make_pool, measure, store
+from equilidar.flow_runs.cache_workers import CachingError, Measurement, Outcome, PairWork, make_pool, measure, store
 from equilidar.flow_runs.places import device_of
 
 _MEASURED = 4
@@ -53,6 +53,7 @@ class Caching:
         num_pairs: int | None = None,
         device: str = "cpu",
         faults: FaultBudget | None = None,
+        check_poses: bool = True,
     ) -> None:
         """Look at what there is; nothing is written yet.
 
@@ -65,7 +66,8 @@ class Caching:
             num_workers: processes that compute; on a GPU it is this one.
             num_pairs: of the dataset, spread over it; None for all.
             device: where flow is computed; "auto" takes the GPU where there is one.
-            faults: how many pairs may be unreadable.
+            faults: how many pairs may be unreadable, or such that no flow can be found for them.
+            check_poses: refuse ego motions that are the wrong way round.
         """
         if num_workers < 1:
             raise ValueError(f"num_workers must be at least 1, got {num_workers}")
@@ -84,7 +86,7 @@ class Caching:
         elif self.cache.directory.is_dir() and any(self.cache.directory.iterdir()):
             raise ValueError(f"output {output} holds files that are no flow cache; choose another folder")
         self._estimator, self._data, self._num_workers = estimator, data, num_workers
-        self._budget = faults or FaultBudget()
+        self._check_poses, self._budget = check_poses, faults or FaultBudget()
         self._work = PairWork(dataset, estimator, self.cache, device_of(device))
         chosen = spread(len(dataset), num_pairs or len(dataset))
         self._known_faults = self.cache.faults()
@@ -100,9 +102,9 @@ class Caching:
         chosen = [self.todo[i] for i in spread(len(self.todo), _MEASURED)]
         if self._work.device.type == "cpu":
             with make_pool(self._work, 1) as pool, _errors():
-                found = pool.submit(measure, chosen).result()
+                found = pool.submit(measure, chosen, self._check_poses).result()
         else:
-            found = self._work.measure(chosen)
+            found = self._work.measure(chosen, self._check_poses)
         return self._extrapolated(found, len(chosen))
 
     def describe(self, estimate: Estimate) -> str:
@@ -136,7 +138,7 @@ class Caching:
 
         Raises:
             CachingError: a pair could not be computed or stored.
-            TooManyFaultsError: more unreadable pairs than allowed.
+            TooManyFaultsError: more pairs that cannot be read, or have no flow, than allowed.
         """
         try:
             FlowCache.create(self.cache.directory, self._estimator, self._data)
@@ -148,11 +150,12 @@ class Caching:
             leftover.unlink(missing_ok=True)
         faults = dict(self._known_faults)
         with Progress(len(self.todo), "pair") as bar:
-            for done, fault in enumerate(self._faults_of_all(), 1):
+            for done, outcome in enumerate(self._outcomes(), 1):
                 bar.show(done)
-                for new in self._budget.observe(1, [fault] if fault else []):
-                    print(f"skipped {new.key}: {new.reason}", flush=True)
-                    faults[new.key] = new.reason
+                for new in self._budget.observe(1, [outcome.fault] if outcome.fault else []):
+                    print(f"{'' if outcome.is_stored else 'skipped '}{new.key}: {new.reason}", flush=True)
+                    if not outcome.is_stored:
+                        faults[new.key] = new.reason
         if faults != self._known_faults:
             write_json_file(self.cache.directory / FAULTS_FILE, faults)
         skipped = f", {len(faults)} could not be read" if faults else ""
@@ -161,7 +164,7 @@ class Caching:
             f"to use them: flow=precomputed flow.directory={self.cache.directory}"
         )
 
-    def _faults_of_all(self) -> Iterator[Fault | None]:
+    def _outcomes(self) -> Iterator[Outcome]:
         if self._work.device.type != "cpu":
             yield from (self._work.store(index) for index in self.todo)
             return

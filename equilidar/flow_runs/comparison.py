@@ -11,6 +11,7 @@ from equilidar.data.packing_plan import spread
 from equilidar.evaluation.text_table import text_table, without_nan
 from equilidar.flow import FlowEstimator
 from equilidar.flow.cache import write_json_file
+from equilidar.flow.pose_check import check_poses
 from equilidar.flow_runs.instances import instance_table
 from equilidar.flow_runs.measuring import EvaluatedPoints, measure, seen_by
 from equilidar.flow_runs.places import device_of
@@ -22,6 +23,9 @@ _EPE = ("epe_three_way", "epe_foreground_dynamic", "epe_foreground_static", "epe
 _HEADER = (
     "estimator", "3-way [cm]", "FD [cm]", "FS [cm]", "BS [cm]", "bucket", "strict", "relaxed", "known", "s/pair"
 )  # fmt: skip
+
+
+_CHECKED = 4
 
 
 class FlowComparison:
@@ -42,6 +46,7 @@ class FlowComparison:
         *,
         num_pairs: int | None = None,
         device: str = "cpu",
+        poses: bool = False,
     ) -> None:
         """Run them.
 
@@ -51,15 +56,19 @@ class FlowComparison:
             points: which points count.
             num_pairs: spread over the dataset; None for all.
             device: that estimators run on; "auto" takes the GPU where there is one.
+            poses: check first on a few pairs that the ego motions are not the wrong way round.
 
         Raises:
-            ValueError: fewer pairs than asked for, or no point that counts.
+            ValueError: fewer pairs than asked for, poses the wrong way round, or no point that counts.
         """
         if num_pairs is not None and not 1 <= num_pairs <= len(pairs):
             raise ValueError(f"num_pairs must lie in 1..{len(pairs)}, the pairs of {pairs.name}, got {num_pairs}")
         self.device = device_of(device)
         self.estimators, self.pairs, self.points = dict(estimators), pairs, points
         self.indices = list(spread(len(pairs), num_pairs or len(pairs)))
+        if poses:
+            few = spread(len(self.indices), _CHECKED)
+            check_poses(pairs[self.indices[place]].pair for place in few)
         self.measured = measure(self.estimators, pairs, self.indices, points, self.device)
 
     def summaries(self) -> dict[str, dict[str, float | None]]:

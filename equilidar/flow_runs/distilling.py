@@ -119,9 +119,7 @@ class Distillation:
             torch.manual_seed(self.seed)
             network = FlowNetwork(shape).to(device)
         optimizer = torch.optim.AdamW(network.parameters(), self.lr, weight_decay=1e-4)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, self.lr, total_steps=max(self.steps, 2), pct_start=0.2
-        )
+        schedule = OneCycleLR(optimizer, self.lr, total_steps=max(self.steps, 2), pct_start=0.2)
         network.train()
         for step, lesson in zip(range(self.steps), self._lessons(examples), strict=False):
             lesson = lesson.to(device)

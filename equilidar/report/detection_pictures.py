@@ -19,7 +19,7 @@ TRUTH_COLOR, FOUND_COLOR = "#9ef01a", "#ff4d6d"
 
 def detections_picture(
     xyz: Float[torch.Tensor, "N 3"],
-    truth: Boxes3D,
+    truth: Boxes3D | None,
     found: Detections,
     *,
     title: str = "",
@@ -30,7 +30,7 @@ def detections_picture(
 
     Args:
         xyz: the points, in the frame of the boxes.
-        truth: ground truth, green.
+        truth: ground truth, green; None where there is none to compare with.
         found: detections, red, the surer the more solid.
         title: of the picture.
         radius: metres from the sensor to the border.
@@ -42,13 +42,14 @@ def detections_picture(
     points = xyz.detach().cpu().numpy().astype(np.float64)
     draw_bev(axes, points, np.clip((points[:, 2] + 2.2) / 4.5, 0, 1) * 0.4, radius)
     kept = found.scores >= min_score
-    _outline(axes, truth, TRUTH_COLOR, np.full(len(truth), 0.7), 3.2)
+    handles = []
+    if truth is not None:
+        _outline(axes, truth, TRUTH_COLOR, np.full(len(truth), 0.7), 3.2)
+        handles.append(Line2D([], [], color=TRUTH_COLOR, label=f"ground truth ({len(truth)})"))
     opacity = 0.5 + 0.5 * found.scores[kept].detach().cpu().numpy().clip(0.0, 1.0)
     _outline(axes, found.boxes.select(kept), FOUND_COLOR, opacity, 1.2)
-    handles = [
-        Line2D([], [], color=TRUTH_COLOR, label=f"ground truth ({len(truth)})"),
-        Line2D([], [], color=FOUND_COLOR, label=f"detections, score from {min_score} ({int(kept.sum())})"),
-    ]
+    label = f"detections, score from {min_score} ({int(kept.sum())})"
+    handles.append(Line2D([], [], color=FOUND_COLOR, label=label))
     axes.legend(handles=handles, loc="upper right", facecolor=BACKGROUND, edgecolor="#444444", labelcolor=TEXT)
     axes.set_title(title, color=TEXT, fontsize=10)
     return figure

@@ -24,7 +24,7 @@ from equilidar.checkpoint.whole_file import format_of
 from equilidar.detection.detector import Detector
 from equilidar.detection.openpcdet_keys import DETECTOR_KEYS, load_openpcdet_state
 from equilidar.structures import GridSpec, SensorContract
-from equilidar.training.predict import build_detector
+from equilidar.training.saved_detector import build_detector
 
 OURS = "equilidar"
 PARTS = ("backbone", "detector")

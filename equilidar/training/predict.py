@@ -1,11 +1,10 @@
 """Runs a saved detector over a labelled dataset."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from tqdm import tqdm
 
 from equilidar.checkpoint.detector import SavedDetector
@@ -15,34 +14,8 @@ from equilidar.data.protocols import LabelledDataset
 from equilidar.detection.detector import Detector
 from equilidar.structures import Detections, GridSpec, LabelledBatch
 from equilidar.training.detections import split_detections
+from equilidar.training.saved_detector import check_input
 from equilidar.training.scoring import scorer_for
-
-
-def build_detector(saved: SavedDetector, parts: dict[str, Callable[..., Any]], source: str) -> Detector:
-    """Build the network of a file and load its weights.
-
-    Args:
-        saved: the file.
-        parts: `backbone` and `detector` of its config, instantiated (both partial).
-        source: name of the file, for messages.
-    """
-    backbone: nn.Module = parts["backbone"](in_channels=3 + len(saved.contract.channels))
-    detector: Detector = parts["detector"](backbone=backbone, class_names=saved.class_names)
-    saved.load_into(detector, source)
-    return detector.eval()
-
-
-def check_input(saved: SavedDetector, dataset: LabelledDataset) -> None:
-    """Raise ValueError unless a dataset feeds a detector what it was trained on."""
-    if dataset.contract != saved.contract:
-        raise ValueError(
-            f"checkpoint: the detector was trained on points of {saved.contract}, the dataset gives {dataset.contract}"
-        )
-    if tuple(dataset.class_names) != saved.class_names:
-        raise ValueError(
-            f"checkpoint: the detector's labels mean {', '.join(saved.class_names)}, the dataset's "
-            f"{', '.join(dataset.class_names)}: give the same dataset.class_names"
-        )
 
 
 def score(

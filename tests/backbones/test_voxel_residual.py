@@ -6,6 +6,7 @@ from equilidar.backbones import Backbone, VoxelBackBone8x, VoxelResBackBone8x
 from equilidar.checkpoint import load_backbone, load_openpcdet_state, read_backbone, save_backbone, to_openpcdet_state
 from equilidar.checkpoint.identity import content_hash
 from equilidar.nn import SparseResidualBlock
+from equilidar.ops.sparse_engine_spconv import import_error
 from equilidar.ops.voxelize import voxelize_mean
 from equilidar.structures import GridSpec, SensorContract, SparseVoxels
 
@@ -130,3 +131,15 @@ def test_unequal_first_channels_and_odd_grids_are_refused():
         VoxelResBackBone8x(GRID, 4, channels=[8, 16, 32, 64, 128, 128])
     with pytest.raises(ValueError, match="grid does not fit VoxelResBackBone8x: x holds 100 voxels"):
         VoxelResBackBone8x(GridSpec.from_range([0, 0, -3, 10, 6.4, 1], [0.1, 0.1, 0.1]), 4)
+
+
+@pytest.mark.skipif(import_error() is not None, reason=f"spconv: {import_error()}")
+def test_spconv_agrees_on_the_whole_backbone():
+    """Its CPU build refuses a bias, which is added here."""
+    points = cloud([1500, 0, 1000])
+    ours, theirs = (small(engine=engine).eval() for engine in ("reference", "spconv"))
+    with torch.no_grad():
+        expected, found = ours.encode(points), theirs.encode(points)
+    for name in STAGES:
+        assert torch.equal(found.stages[name].coords, expected.stages[name].coords)
+        torch.testing.assert_close(found.stages[name].features, expected.stages[name].features, rtol=1e-3, atol=1e-4)

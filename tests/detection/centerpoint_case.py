@@ -23,6 +23,7 @@ from .openpcdet_case import Arrays, grid_of, load, state_of
 
 CONFIG = Path(__file__).resolve().parents[2] / "configs" / "detector" / "centerpoint_nuscenes.yaml"
 BRANCHES = ("center", "center_z", "dim", "rot", "vel")
+_NO_CASES = ("state_dict", "param_grads")
 _HEAD = re.compile(r"^heads?[_/]?(\d+)[_/](\w+)")
 _TARGETS_OF_HEAD = re.compile(r"^targets/(?:heads?[_/]?)?(\d+)[_/](.+)$")
 
@@ -34,36 +35,26 @@ class Folder:
     Attributes:
         path: where it is.
         cases: files with points and a range, by name.
-        targets: everything stored of targets and losses.
+        targets: what is stored of targets and losses, each with the case that it is of.
     """
 
     path: Path
     cases: dict[str, Arrays]
-    targets: Arrays
+    targets: list[tuple[Arrays, Arrays]]
 
     @classmethod
     def read(cls, path: Path) -> "Folder":
-        cases: dict[str, Arrays] = {}
-        targets: dict[str, np.ndarray] = {}
-        for file in sorted(path.glob("*.npz")):
-            if file.name in ("state_dict.npz", "param_grads.npz"):
-                continue
-            arrays = load(file)
-            if {"input/points", "meta/point_cloud_range"} <= arrays.keys():
-                cases[file.stem] = arrays
-            targets |= {key: value for key, value in arrays.items() if key.startswith(("targets", "loss"))}
-            if "targets" in file.stem:
-                targets |= arrays
+        files = {file.stem: load(file) for file in sorted(path.glob("*.npz")) if file.stem not in _NO_CASES}
+        cases = {name: one for name, one in files.items() if {"input/points", "meta/point_cloud_range"} <= one.keys()}
         assert cases, f"{path} holds no file with points and a range"
-        return cls(path, cases, targets)
+        # Targets beside no points are those of the case with whole head maps, of the first where none is whole.
+        main = max(cases.values(), key=lambda case: stored_predictions(case, layout_of(case)) is not None)
+        found = [(cases.get(name, main), one) for name, one in files.items() if any(map(_is_target, one))]
+        return cls(path, cases, found)
 
     @property
     def has_weights(self) -> bool:
         return (self.path / "state_dict.npz").is_file()
-
-    def main_case(self) -> Arrays:
-        """Return the case that targets and losses are of: one with whole head maps before others."""
-        return max(self.cases.values(), key=lambda arrays: ("head0/hm" in arrays, "head_0/hm" in arrays))
 
     def model(self, case: Arrays) -> CenterPoint:
         """Build CenterPoint as configured, with the folder's weights; skips where there are none."""
@@ -73,6 +64,10 @@ class Folder:
         built = instantiate(OmegaConf.create(config), _convert_="all")(backbone=backbone, class_names=names)
         load_openpcdet_state(built, state_of(self.path))
         return built.eval()
+
+
+def _is_target(key: str) -> bool:
+    return key.startswith(("targets", "loss")) or key.endswith("gt_boxes10")
 
 
 def head_maps(case: Arrays) -> dict[int, dict[str, str]]:

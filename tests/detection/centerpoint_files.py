@@ -169,6 +169,8 @@ def write_case(folder: Path, *, whole: bool = True, seed: int = 0) -> Path:
         "meta/voxel_size": SIZE.astype(np.float32),
         "meta/grid_size_xyz": CELLS,
         "input/points": points,
+        "input/voxel_coords_zyx": voxels.rows()[0][:, 1:],
+        **sampled("voxel_features", voxels.rows()[1], generator),
         **stage_arrays(stages, generator),
         **sampled("bev/spatial_features", bev.numpy(), generator),
         **sampled("bev/spatial_features_2d", features.numpy(), generator),

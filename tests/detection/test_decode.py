@@ -41,6 +41,19 @@ def test_found_boxes_are_those_that_were_to_be_found() -> None:
         assert got.label[order].tolist() == truth.label.tolist()
 
 
+def test_the_likeliest_alone_give_the_same_detections() -> None:
+    predictions = random_predictions(3)
+    every, likeliest = decode_predictions(predictions), decode_predictions(predictions, 20)
+    assert likeliest.boxes.shape == (3, 20, 7) and (likeliest.scores.diff(dim=1) <= 0).all()
+    best = every.scores.topk(20, 1).indices
+    torch.testing.assert_close(likeliest.boxes, every.boxes.gather(1, best[..., None].expand(-1, -1, 7)))
+    selection = BoxSelection(max_candidates=20, score_threshold=0.0)
+    one, other = selection(every), selection(likeliest)
+    assert torch.equal(one.scores, other.scores) and torch.equal(one.boxes.as_tensor(), other.boxes.as_tensor())
+    assert torch.equal(one.boxes.label, other.boxes.label)
+    assert decode_predictions(predictions, 10**6).boxes.shape == every.boxes.shape
+
+
 def test_heading_lies_in_its_range() -> None:
     decoded = decode_predictions(random_predictions(2))
     yaw = decoded.boxes[..., 6]

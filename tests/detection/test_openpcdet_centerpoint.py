@@ -21,7 +21,7 @@ from .openpcdet_case import assert_parameter_gradients, load, points_of
 def test_openpcdet_oracle_weights_load_key_by_key(centerpoint_case) -> None:
     folder = read_folder(centerpoint_case)
     arrays = load(folder.path / "state_dict.npz")
-    model = folder.model(folder.main_case())
+    model = folder.model(next(iter(folder.cases.values())))
     state = model.state_dict()
     assert {our_key(key) for key in arrays} - {None} == set(state)
     for key, value in arrays.items():
@@ -57,14 +57,15 @@ def test_openpcdet_oracle_decoded_boxes(centerpoint_case) -> None:
 
 def test_openpcdet_oracle_targets(centerpoint_case) -> None:
     folder = read_folder(centerpoint_case)
-    if not any(key.startswith("targets/") for key in folder.targets):
+    if not folder.targets:
         pytest.skip(f"{folder.path.name} has no targets")
-    assert check_targets(folder) > 0, f"no name among {sorted(folder.targets)} was understood"
+    names = sorted(key for _, arrays in folder.targets for key in arrays if key.startswith("targets"))
+    assert check_targets(folder) > 0, f"no name among {names} was understood"
 
 
 def test_openpcdet_oracle_losses(centerpoint_case) -> None:
     folder = read_folder(centerpoint_case)
-    if not stored_losses(folder.targets):
+    if not any(stored_losses(arrays) for _, arrays in folder.targets):
         pytest.skip(f"{folder.path.name} has no losses")
     check_losses(folder)
 
@@ -72,9 +73,9 @@ def test_openpcdet_oracle_losses(centerpoint_case) -> None:
 def test_openpcdet_oracle_parameter_gradients(centerpoint_case) -> None:
     folder = read_folder(centerpoint_case)
     stored = load(folder.path / "param_grads.npz")
-    case = folder.main_case()
+    case, targets = folder.targets[0]
     model = folder.model(case)
-    model.loss(model(points_of(case)), boxes_of(folder.targets)).total().backward()
+    model.loss(model(points_of(case)), boxes_of(targets)).total().backward()
     assert_parameter_gradients(stored, model)
 
 

@@ -77,7 +77,8 @@ def _serve() -> None:
     import equilidar.data.own_log
     import equilidar.data.waymo_labelled
     import equilidar.report.pictures
-    import equilidar.report.sweep_counts  # noqa: F401
+    import equilidar.report.sweep_counts
+    import equilidar.training.conversion  # noqa: F401
 
     torch.set_num_threads(1)  # threads do not survive a fork
     request = json.load(sys.stdin)

@@ -1,0 +1,1 @@
+"""Detectors from raw points to boxes, stage by stage, beside what OpenPCDet's way costs on a CPU."""
