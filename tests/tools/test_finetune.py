@@ -18,7 +18,10 @@ from equilidar.report.run_summary import RunSummary
 from equilidar.training.csv_logger import read_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
-TINY = ("+experiment=finetune_tiny", "trainer.max_epochs=2", "loader.num_workers=0", "callbacks.save.every_n_steps=1")
+TINY = (
+    "+experiment=finetune_tiny", "trainer.max_epochs=2", "loader.num_workers=0", "callbacks.save.every_n_steps=1",
+    "ema.decay=0.9",
+)  # fmt: skip
 
 
 def tool(name: str, *overrides: str, **environment: str) -> "subprocess.CompletedProcess[str]":
