@@ -1,9 +1,11 @@
 """Where scene flow comes from: estimators behind one protocol, and a cache for what they gave."""
 
+from equilidar.flow.binding import bound
 from equilidar.flow.cache import FlowCache, precompute
 from equilidar.flow.exact import ExactFlow
 from equilidar.flow.feedforward import FeedforwardFlow
 from equilidar.flow.grid_flow import GridFlow
+from equilidar.flow.grid_flow_multi import GridFlowMulti
 from equilidar.flow.nearest import NearestFlow
 from equilidar.flow.precomputed import PrecomputedFlow
 from equilidar.flow.protocol import FlowEstimator, check_label_free, check_teacher, settings_of
@@ -17,11 +19,13 @@ __all__ = [
     "FlowCache",
     "FlowEstimator",
     "GridFlow",
+    "GridFlowMulti",
     "NearestFlow",
     "PrecomputedFlow",
     "RigidFlow",
     "ShuffledFlow",
     "ZeroFlow",
+    "bound",
     "check_label_free",
     "check_teacher",
     "precompute",

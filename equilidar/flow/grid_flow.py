@@ -19,6 +19,7 @@ from equilidar.flow.voxel_flow import VoxelFlowSettings, optimise
 from equilidar.ops.distance_transform import distance_field
 from equilidar.ops.neighbors import nearest
 from equilidar.structures import FlowField, PointCloudBatch, SweepPairBatch
+from equilidar.structures import offsets as batch_offsets
 from equilidar.structures.host_sync import allowed_sync
 
 
@@ -49,10 +50,13 @@ class GridFlow:
     motion, and ICP-Flow (Lin and Caesar, CVPR 2024), whose clusters and search of a start they lack. Deterministic.
 
     Attributes:
-        min_height: metres above ground from which points count as standing on it.
+        min_height: metres above ground from which points count as standing on it, and are clustered.
+        foot_height: metres above ground from which points below `min_height`, and those of no cluster, go with a moving
+            cluster that is near them: feet, wheels.
+        foot_radius: metres; how near.
         far_prior: by how much a motion from the search must agree better than one that was found from rest.
-        support_radius: metres; a point without a target point that near to its end is not valid, and confidence falls
-            linearly to zero there.
+        support_radius: metres; a point without a target point that near to its end is not valid. Confidence falls
+            linearly to zero there, and with the disagreement of the point's cluster.
         ground: how ground is found.
         clusters: how clusters are found.
         surface: how sweeps are thinned, and the field of distances.
@@ -62,7 +66,9 @@ class GridFlow:
         static: when a cluster is believed to move.
     """
 
-    min_height: float = 0.2
+    min_height: float = 0.15
+    foot_height: float = 0.06
+    foot_radius: float = 0.5
     far_prior: float = 0.05
     support_radius: float = 2.0
     ground: GroundSettings = field(default_factory=GroundSettings)
@@ -76,10 +82,13 @@ class GridFlow:
     from_labels: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if self.min_height < 0 or self.far_prior < 0 or self.support_radius <= 0:
+        if (
+            min(self.min_height, self.foot_height, self.far_prior) < 0
+            or min(self.foot_radius, self.support_radius) <= 0
+        ):
             raise ValueError(
-                "flow=grid_flow needs min_height >= 0, far_prior >= 0 and support_radius > 0, got "
-                f"{self.min_height}, {self.far_prior} and {self.support_radius}"
+                "flow=grid_flow needs min_height, foot_height, far_prior >= 0 and foot_radius, support_radius > 0, got "
+                f"{self.min_height}, {self.foot_height}, {self.far_prior}, {self.foot_radius} and {self.support_radius}"
             )
 
     def __call__(self, batch: SweepPairBatch) -> FlowField:
@@ -102,12 +111,14 @@ class GridFlow:
         with torch.inference_mode(False), torch.no_grad(), allowed_sync("grid_flow: how many clusters there are"):
             moved = batch.target_T_source.apply(source.xyz, source.offsets)
             known = moved.isfinite().all(1)
-            label = cluster_labels(source.xyz, source.offsets, known & self._stands(source), self.clusters)
-            end = self._end(batch, further, moved, label)
+            height = height_above_ground(source.xyz, source.offsets, self.ground)
+            label = cluster_labels(source.xyz, source.offsets, known & (height > self.min_height), self.clusters)
+            loose = known & (label < 0) & (height > self.foot_height)
+            end, agreement = self._end(batch, further, moved, label, loose)
             _, distance = nearest(end, source.offsets, target.xyz, target.offsets, self.support_radius)
             valid = known & distance.isfinite()
             flow = torch.where(known[:, None], end - source.xyz, 0.0)
-            return FlowField(flow, valid, torch.where(valid, 1 - distance / self.support_radius, 0.0))
+            return FlowField(flow, valid, torch.where(valid, agreement * (1 - distance / self.support_radius), 0.0))
 
     def _stands(self, points: PointCloudBatch) -> Bool[Tensor, " N"]:
         """Tell which points stand on the ground; none do where no ground is known."""
@@ -119,20 +130,22 @@ class GridFlow:
         further: list[FurtherSweeps],
         moved: Float[Tensor, "N 3"],
         label: Int64[Tensor, " N"],
-    ) -> Float[Tensor, "N 3"]:
-        """Return where points end, in the target's frame.
+        loose: Bool[Tensor, " N"],
+    ) -> tuple[Float[Tensor, "N 3"], Float[Tensor, " N"]]:
+        """Return where points end, in the target's frame, and how well their clusters agree with it, 0..1.
 
         Args:
             batch: the pairs.
             further: see `estimate`.
             moved: source points after the ego motion.
             label: their clusters, -1 for none.
+            loose: which of none may go with a cluster.
         """
         rows = (label >= 0).nonzero()[:, 0]
         sweeps = [FurtherSweeps(batch.target, torch.ones_like(batch.gap)), *further]
         standing = [sweep.points.select(self._stands(sweep.points)) for sweep in sweeps]
         if len(rows) == 0 or len(standing[0].xyz) == 0:
-            return moved
+            return moved, torch.ones_like(moved[:, 0])
         item = batch.source.batch_index[rows]
         points = ClusteredPoints.thinned(moved[rows], label[rows], item, batch.batch_size, self.surface.thinning)
         grid = common_grid([points.xyz, *(cloud.xyz for cloud in standing)], self.surface)
@@ -141,14 +154,26 @@ class GridFlow:
             for cloud, sweep in zip(standing, sweeps, strict=True)
             if len(cloud.xyz)
         ]
-        motion, moving = self._motions(points, views, batch.gap.abs())
-        carried = rows[moving[label[rows]]]
-        return moved.index_copy(0, carried, motion.apply(moved[carried], label[carried]))
+        motion, moving, agreement = self._motions(points, views, batch.gap.abs())
+        label = self._with_feet(batch.source, moved, label, loose, moving)
+        carried = ((label >= 0) & moving[label.clamp_min(0)]).nonzero()[:, 0]
+        end = moved.index_copy(0, carried, motion.apply(moved[carried], label[carried]))
+        return end, torch.where(label >= 0, agreement[label.clamp_min(0)], 1.0)
+
+    def _with_feet(
+        self, source: PointCloudBatch, moved: Tensor, label: Tensor, loose: Tensor, moving: Bool[Tensor, " C"]
+    ) -> Int64[Tensor, " N"]:
+        """Return the labels, those of loose points near moving clusters being theirs."""
+        body = (label >= 0) & moving[label.clamp_min(0)]
+        ends = [batch_offsets.after_mask(source.offsets, mask) for mask in (loose, body)]
+        row, _ = nearest(moved[loose], ends[0], moved[body], ends[1], self.foot_radius)
+        owner = torch.where(row >= 0, label[body][row.clamp_min(0)], -1) if len(label[body]) else label[loose]
+        return label.masked_scatter(loose, owner)
 
     def _motions(
         self, points: ClusteredPoints, views: list[ScannedSurface], gap: Float[Tensor, " B"]
-    ) -> tuple[ClusterMotion, Bool[Tensor, " C"]]:
-        """Return each cluster's best motion, and which clusters move at all."""
+    ) -> tuple[ClusterMotion, Bool[Tensor, " C"], Float[Tensor, " C"]]:
+        """Return each cluster's best motion, which clusters move at all, and how well each agrees with the views."""
         rest = ClusterMotion.rest(points.center)
         source_field = distance_field(points.xyz, points.offsets, views[0].grid, self.surface.max_distance)
         shift = search_shifts(points, views, gap, self.search)
@@ -160,14 +185,17 @@ class GridFlow:
         at_far, landing_far = disagreement(points, views, far, self.refinement)
         is_far = at_far + self.far_prior < at_near
         motion = far.where(is_far, near)
+        at_end = torch.where(is_far, at_far, at_near)
         moving = moving_clusters(
             points,
             views[0],
             motion.shift[:, :2].norm(dim=1),
             gap[points.item],
+            self.search.reach(gap)[points.item] + self.surface.max_distance / 2,
             at_rest,
-            torch.where(is_far, at_far, at_near),
+            at_end,
             torch.where(is_far[points.cluster], landing_far, landing_near),
             self.static,
         )
-        return motion, moving
+        worst = 1 + self.refinement.backward
+        return motion, moving, 1 - torch.where(moving, at_end, at_rest) / worst

@@ -35,7 +35,7 @@ class RefinementSettings:
     tolerance_growth: float = 0.004
     trim: float = 2.0
     level: float = 0.3
-    straight: float = 0.2
+    straight: float = 0.005
     backward: float = 0.5
 
     def __post_init__(self) -> None:

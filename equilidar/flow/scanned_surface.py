@@ -37,7 +37,7 @@ class SurfaceSettings:
     voxel: float = 0.3
     max_distance: float = 1.0
     reach: float = 80.0
-    height: float = 6.0
+    height: float = 4.0
 
     def __post_init__(self) -> None:
         lengths = (self.thinning, self.radius, self.roughness, self.voxel, self.max_distance, self.reach, self.height)

@@ -2,7 +2,7 @@
 
 As Floxels (Hoffmann et al., CVPR 2025) has it: vectors stand on a grid of voxels, a point's flow is their trilinear
 mean, the loss reads a field of distances to the other sweep (Fast Neural Scene Flow, Li et al., ICCV 2023), and
-clusters are to move as one. Here each cluster has a layer of vectors of its own: a car and the wall beside it share none.
+clusters are to move as one. Here each cluster has a layer of vectors of its own: a car and a wall beside it share none.
 """
 
 from dataclasses import dataclass
@@ -36,8 +36,8 @@ class VoxelFlowSettings:
     """
 
     cell: float = 0.5
-    iterations: int = 20
-    learning_rate: float = 0.04
+    iterations: int = 12
+    learning_rate: float = 0.05
     backward: float = 0.5
     rigidity: float = 2.0
     level: float = 2.0

@@ -55,8 +55,7 @@ def street_pair(
     *,
     seed: int = 0,
     gap: float = 0.1,
-    density: float = 40.0,
-    ground: bool = True,
+    density: float = 20.0,
     resampled: bool = True,
     name: str = "street",
 ) -> tuple[SweepPair, Tensor]:
@@ -68,36 +67,31 @@ def street_pair(
         seed: of all points.
         gap: seconds.
         density: points per square metre of a box; the ground has a tenth of it.
-        ground: whether there is any.
         resampled: draw the target's points anew; else they are the source's, moved, in another order.
         name: of the sequence.
     """
     motion = rigid_matrix(0.0, (0.0, 0.0, 0.0)) if motion is None else motion
-    sweeps, owners, flows = [], [], []
-    rng = np.random.default_rng(seed)
-    for time in (0, 1):
-        parts, owner, residual = [], [], []
-        if not resampled:
-            rng = np.random.default_rng(seed)
-        if ground:
-            xy = rng.uniform(-30, 30, (int(3600 * density / 10), 2))
-            parts.append(np.column_stack([xy, np.zeros(len(xy))]))
-            owner.append(np.full(len(xy), -1))
-            residual.append(np.zeros((len(xy), 3)))
-        for row, thing in enumerate(things):
-            points = box_surface(thing.size, density, rng)
-            now, then = (_placed(points, thing, t) for t in (time, 1))
-            parts.append(now)
-            owner.append(np.full(len(points), row))
-            residual.append(then - now)
-        xyz = np.concatenate(parts) - [0, 0, HEIGHT]
-        sweeps.append(torch.from_numpy(xyz).float())
-        owners.append(torch.from_numpy(np.concatenate(owner)))
-        flows.append(torch.from_numpy(np.concatenate(residual)).float())
-    target = moved(sweeps[1], motion)
+    source, end, owner = street_points(things, 0, np.random.default_rng(seed), density)
+    again = np.random.default_rng(seed if not resampled else seed + 1000)
+    target = moved(street_points(things, 1, again, density)[0], motion)
     order = torch.from_numpy(np.random.default_rng(seed + 1).permutation(len(target)))
-    flow = moved(sweeps[0] + flows[0], motion) - sweeps[0]
-    return sweep_pair(sweeps[0], target[order], motion, name, gap, flow), owners[0]
+    return sweep_pair(source, target[order], motion, name, gap, moved(end, motion) - source), owner
+
+
+def street_points(
+    things: Sequence[Thing], time: int, rng: np.random.Generator, density: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return points at a time, where they are at the next, and the row in `things` of each, -1 for ground."""
+    xy = rng.uniform(-30, 30, (int(3600 * density / 10), 2))
+    ground = np.column_stack([xy, np.zeros(len(xy))])
+    now, then, owner = [ground], [ground], [np.full(len(xy), -1)]
+    for row, thing in enumerate(things):
+        points = box_surface(thing.size, density, rng)
+        now.append(_placed(points, thing, time))
+        then.append(_placed(points, thing, time + 1))
+        owner.append(np.full(len(points), row))
+    first, second = (torch.from_numpy(np.concatenate(parts) - [0, 0, HEIGHT]).float() for parts in (now, then))
+    return first, second, torch.from_numpy(np.concatenate(owner))
 
 
 def _placed(points: np.ndarray, thing: Thing, time: int) -> np.ndarray:
