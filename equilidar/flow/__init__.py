@@ -6,6 +6,7 @@ from equilidar.flow.exact import ExactFlow
 from equilidar.flow.feedforward import FeedforwardFlow
 from equilidar.flow.grid_flow import GridFlow
 from equilidar.flow.grid_flow_multi import GridFlowMulti
+from equilidar.flow.icp_flow import IcpFlow
 from equilidar.flow.nearest import NearestFlow
 from equilidar.flow.precomputed import PrecomputedFlow
 from equilidar.flow.protocol import FlowEstimator, check_label_free, check_teacher, settings_of
@@ -20,6 +21,7 @@ __all__ = [
     "FlowEstimator",
     "GridFlow",
     "GridFlowMulti",
+    "IcpFlow",
     "NearestFlow",
     "PrecomputedFlow",
     "RigidFlow",

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from equilidar.compiled import compiled
@@ -51,6 +51,37 @@ class GroundSettings:
             )
 
 
+@dataclass(frozen=True, slots=True)
+class GroundSurface:
+    """The ground of one cloud, a plane for each cell of a grid around the sensor.
+
+    Attributes:
+        planes: (side, side, 3): height at the cell's middle, and slopes along x and y.
+        reach: metres from the sensor to the grid's sides.
+        cell: edge length of a cell, metres.
+    """
+
+    planes: Float64[np.ndarray, "S S 3"]
+    reach: float
+    cell: float
+
+    def at(self, xy: Float[np.ndarray, "N 2"]) -> Float64[np.ndarray, " N"]:
+        """Return the height of the ground at each place, metres; NaN where none was found near it."""
+        return _height_at(xy, self.planes, self.reach, self.cell)
+
+
+def fit_ground(points: Float[np.ndarray, "N 3"], settings: GroundSettings) -> GroundSurface:
+    """Find the ground of one cloud, z up, whose sensor or vehicle is near the origin."""
+    side = int(np.ceil(2 * settings.reach / settings.cell))
+    lowest = _lowest(points, settings.reach, settings.cell, side)
+    level = _seed_level(lowest, settings)
+    if not np.isfinite(level):
+        return GroundSurface(np.full((side, side, 3), np.nan), settings.reach, settings.cell)
+    seeds = int(np.ceil(settings.seed_radius / settings.cell))
+    found, surface = _grow(lowest, level, seeds, settings.slope, settings.tolerance, settings.cell)
+    return GroundSurface(_smooth(found, surface, settings.tolerance, settings.cell), settings.reach, settings.cell)
+
+
 def height_above_ground(
     xyz: Float[Tensor, "N 3"], offsets: Int64[Tensor, " B1"], settings: GroundSettings | None = None
 ) -> Float[Tensor, " N"]:
@@ -66,23 +97,11 @@ def height_above_ground(
     settings = settings or GroundSettings()
     points = xyz.detach().cpu().numpy()
     heights = np.full(len(points), np.nan, np.float32)
-    bounds = offsets.tolist()
-    for start, stop in itertools.pairwise(bounds):
+    for start, stop in itertools.pairwise(offsets.tolist()):
         if stop > start:
-            heights[start:stop] = _heights(points[start:stop], settings)
+            own = points[start:stop]
+            heights[start:stop] = own[:, 2] - fit_ground(own, settings).at(own[:, :2])
     return torch.from_numpy(heights).to(xyz)
-
-
-def _heights(points: np.ndarray, settings: GroundSettings) -> np.ndarray:
-    side = int(np.ceil(2 * settings.reach / settings.cell))
-    lowest = _lowest(points, settings.reach, settings.cell, side)
-    level = _seed_level(lowest, settings)
-    if not np.isfinite(level):
-        return np.full(len(points), np.nan, np.float32)
-    seeds = int(np.ceil(settings.seed_radius / settings.cell))
-    found, surface = _grow(lowest, level, seeds, settings.slope, settings.tolerance, settings.cell)
-    planes = _smooth(found, surface, settings.tolerance, settings.cell)
-    return _above(points, planes, settings.reach, settings.cell)
 
 
 def _seed_level(lowest: np.ndarray, settings: GroundSettings) -> float:
@@ -240,15 +259,15 @@ def _fit(found, surface, half, fewest, cell, planes):  # pragma: no cover - comp
 
 
 @compiled
-def _above(points, planes, reach, cell):  # pragma: no cover - compiled
-    heights = np.full(len(points), np.nan, np.float32)
+def _height_at(xy, planes, reach, cell):  # pragma: no cover - compiled
+    heights = np.full(len(xy), np.nan)
     side = len(planes)
-    for n in range(len(points)):
-        x, y, z = points[n, 0], points[n, 1], points[n, 2]
-        if not (np.isfinite(x) and np.isfinite(y) and np.isfinite(z)):
+    for n in range(len(xy)):
+        x, y = xy[n, 0], xy[n, 1]
+        if not (np.isfinite(x) and np.isfinite(y)):
             continue
         i, j = int(np.floor((x + reach) / cell)), int(np.floor((y + reach) / cell))
         if 0 <= i < side and 0 <= j < side:
             dx, dy = x + reach - (i + 0.5) * cell, y + reach - (j + 0.5) * cell
-            heights[n] = z - planes[i, j, 0] - planes[i, j, 1] * dx - planes[i, j, 2] * dy
+            heights[n] = planes[i, j, 0] + planes[i, j, 1] * dx + planes[i, j, 2] * dy
     return heights
