@@ -152,7 +152,8 @@ def predict_stream(
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    settings = {**about, "checkpoint": content_hash(saved.tensors)[:16], "format": output.format}
+    weights, classes = content_hash(saved.tensors)[:16], list(saved.class_names)
+    settings = {**about, "checkpoint": weights, "classes": classes, "format": output.format}
     journal = Journal(output.folder / JOURNAL, settings, overwrite=output.overwrite)
     writer = _Writer(saved, output, journal, source)
     todo = [index for index, key in enumerate(source.keys) if key not in journal.done]
