@@ -25,7 +25,7 @@ LAYERS = {
     "formats": {"structures", *BASE},
     "data": {"structures", "ops", "formats", *BASE},
     "evaluation": {"structures", "ops", "formats", *BASE},
-    "flow": {"structures", "ops", "nn"},
+    "flow": {"structures", "ops", "nn", *BASE},
     "checkpoint": {"structures", "backbones", "atomic_file"},
     "report": {"structures", "ops", "data", "evaluation"},
     "testing": {"structures", "ops"},
