@@ -116,14 +116,18 @@ def _lines(target, radius):  # pragma: no cover - compiled
     for m in range(len(target.points)):
         x, y = target.points[m, 0], target.points[m, 1]
         number = rows_within(x - radius, y - radius, x + radius, y + radius, target, near)
-        if number < 5:
-            continue
-        sx = sy = sxx = sxy = syy = 0.0
+        count = sx = sy = sxx = sxy = syy = 0.0
         for k in range(number):
+            # A roof beside it is no part of a wall.
+            if abs(target.points[near[k], 2] - target.points[m, 2]) > 0.3:
+                continue
+            count += 1.0
             dx, dy = target.points[near[k], 0] - x, target.points[near[k], 1] - y
             sx, sy, sxx, sxy, syy = sx + dx, sy + dy, sxx + dx * dx, sxy + dx * dy, syy + dy * dy
-        sx, sy = sx / number, sy / number
-        a, b, c = sxx / number - sx * sx, sxy / number - sx * sy, syy / number - sy * sy
+        if count < 5:
+            continue
+        sx, sy = sx / count, sy / count
+        a, b, c = sxx / count - sx * sx, sxy / count - sx * sy, syy / count - sy * sy
         root = np.sqrt(0.25 * (a - c) ** 2 + b * b)
         small, large = 0.5 * (a + c) - root, 0.5 * (a + c) + root
         if large <= 0.0 or small > 0.05 * large:

@@ -186,8 +186,8 @@ class IcpFlow:
         loose = np.flatnonzero((labels < 0) & (points[:, 2] > self.skirt) & (points[:, 2] < self.ceiling))
         if len(core) and len(loose):
             distance, nearest = KDTree(points[core]).query(points[loose], distance_upper_bound=self.cling)
-            clings = np.isfinite(distance)
-            who[loose[clings]] = who[core[nearest[clings]]]
+            clings = np.asarray(distance) < np.inf
+            who[loose[clings]] = who[core[np.asarray(nearest)[clings]]]
         return who
 
 
