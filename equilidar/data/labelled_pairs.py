@@ -17,10 +17,12 @@ class LabelledPairs(Protocol):
     Attributes:
         name: of the data set.
         keys: one per pair, in index order.
+        pairs: the dataset of the same sweeps without truth, for estimators that read more of it than a pair.
     """
 
     name: str
     keys: list[str]
+    pairs: Any
 
     def __len__(self) -> int: ...
 

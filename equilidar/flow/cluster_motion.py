@@ -70,14 +70,3 @@ class ClusterMotion:
             torch.where(first, self.yaw, other.yaw),
             torch.where(first[:, None], self.shift, other.shift),
         )
-
-    def select(self, kept: Bool[Tensor, " C"]) -> "ClusterMotion":
-        """Return some of the motions."""
-        return ClusterMotion(self.center[kept], self.yaw[kept], self.shift[kept])
-
-    def put(self, kept: Bool[Tensor, " C"], motions: "ClusterMotion") -> "ClusterMotion":
-        """Return the motions with those of `kept` replaced by others."""
-        rows = kept.nonzero()[:, 0]
-        return ClusterMotion(
-            self.center, self.yaw.index_copy(0, rows, motions.yaw), self.shift.index_copy(0, rows, motions.shift)
-        )

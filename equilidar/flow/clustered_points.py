@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from equilidar.ops.scatter import scatter_sum
@@ -102,17 +102,6 @@ class ClusteredPoints:
     def offsets(self) -> Int64[Tensor, " B1"]:
         return batch_offsets.from_lengths(torch.bincount(self.item[self.cluster], minlength=self.batch_size))
 
-    def extent(self) -> Float[Tensor, " C"]:
-        """Return the longer horizontal side of each cluster's bounding box, metres."""
-        column = self.cluster[:, None].expand(-1, 2)
-        bounds = [
-            self.xyz.new_zeros(self.num_clusters, 2).scatter_reduce(
-                0, column, self.xyz[:, :2], reduce, include_self=False
-            )
-            for reduce in ("amin", "amax")
-        ]
-        return (bounds[1] - bounds[0]).amax(1) if self.num_clusters else self.xyz.new_zeros(0)
-
     def spread_rows(self, most: int) -> Int64[Tensor, " M"]:
         """Return at most `most` rows of each cluster, evenly spread over its rows, in order."""
         sizes, starts = self.sizes, self.starts
@@ -124,9 +113,3 @@ class ClusteredPoints:
     def at(self, rows: Int64[Tensor, " M"]) -> "ClusteredPoints":
         """Return some of the points, rows in order and at least one of each cluster."""
         return ClusteredPoints(self.xyz[rows], self.cluster[rows], self.item, self.batch_size)
-
-    def select(self, kept: Bool[Tensor, " C"]) -> "ClusteredPoints":
-        """Return some of the clusters, numbered anew."""
-        number = kept.long().cumsum(0) - 1
-        inside = kept[self.cluster]
-        return ClusteredPoints(self.xyz[inside], number[self.cluster[inside]], self.item[kept], self.batch_size)

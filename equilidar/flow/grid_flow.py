@@ -55,8 +55,8 @@ class GridFlow:
             cluster that is near them: feet, wheels.
         foot_radius: metres; how near.
         far_prior: by how much a motion from the search must agree better than one that was found from rest.
-        support_radius: metres; a point without a target point that near to its end is not valid, and confidence falls
-            linearly to zero there.
+        support_radius: metres; a point without a target point that near to its end is not valid. Confidence falls
+            linearly to zero there, and with the disagreement of the point's cluster.
         ground: how ground is found.
         clusters: how clusters are found.
         surface: how sweeps are thinned, and the field of distances.
@@ -113,11 +113,12 @@ class GridFlow:
             known = moved.isfinite().all(1)
             height = height_above_ground(source.xyz, source.offsets, self.ground)
             label = cluster_labels(source.xyz, source.offsets, known & (height > self.min_height), self.clusters)
-            end = self._end(batch, further, moved, label, known & (label < 0) & (height > self.foot_height))
+            loose = known & (label < 0) & (height > self.foot_height)
+            end, agreement = self._end(batch, further, moved, label, loose)
             _, distance = nearest(end, source.offsets, target.xyz, target.offsets, self.support_radius)
             valid = known & distance.isfinite()
             flow = torch.where(known[:, None], end - source.xyz, 0.0)
-            return FlowField(flow, valid, torch.where(valid, 1 - distance / self.support_radius, 0.0))
+            return FlowField(flow, valid, torch.where(valid, agreement * (1 - distance / self.support_radius), 0.0))
 
     def _stands(self, points: PointCloudBatch) -> Bool[Tensor, " N"]:
         """Tell which points stand on the ground; none do where no ground is known."""
@@ -130,8 +131,8 @@ class GridFlow:
         moved: Float[Tensor, "N 3"],
         label: Int64[Tensor, " N"],
         loose: Bool[Tensor, " N"],
-    ) -> Float[Tensor, "N 3"]:
-        """Return where points end, in the target's frame.
+    ) -> tuple[Float[Tensor, "N 3"], Float[Tensor, " N"]]:
+        """Return where points end, in the target's frame, and how well their clusters agree with it, 0..1.
 
         Args:
             batch: the pairs.
@@ -144,7 +145,7 @@ class GridFlow:
         sweeps = [FurtherSweeps(batch.target, torch.ones_like(batch.gap)), *further]
         standing = [sweep.points.select(self._stands(sweep.points)) for sweep in sweeps]
         if len(rows) == 0 or len(standing[0].xyz) == 0:
-            return moved
+            return moved, torch.ones_like(moved[:, 0])
         item = batch.source.batch_index[rows]
         points = ClusteredPoints.thinned(moved[rows], label[rows], item, batch.batch_size, self.surface.thinning)
         grid = common_grid([points.xyz, *(cloud.xyz for cloud in standing)], self.surface)
@@ -153,10 +154,11 @@ class GridFlow:
             for cloud, sweep in zip(standing, sweeps, strict=True)
             if len(cloud.xyz)
         ]
-        motion, moving = self._motions(points, views, batch.gap.abs())
+        motion, moving, agreement = self._motions(points, views, batch.gap.abs())
         label = self._with_feet(batch.source, moved, label, loose, moving)
         carried = ((label >= 0) & moving[label.clamp_min(0)]).nonzero()[:, 0]
-        return moved.index_copy(0, carried, motion.apply(moved[carried], label[carried]))
+        end = moved.index_copy(0, carried, motion.apply(moved[carried], label[carried]))
+        return end, torch.where(label >= 0, agreement[label.clamp_min(0)], 1.0)
 
     def _with_feet(
         self, source: PointCloudBatch, moved: Tensor, label: Tensor, loose: Tensor, moving: Bool[Tensor, " C"]
@@ -170,8 +172,8 @@ class GridFlow:
 
     def _motions(
         self, points: ClusteredPoints, views: list[ScannedSurface], gap: Float[Tensor, " B"]
-    ) -> tuple[ClusterMotion, Bool[Tensor, " C"]]:
-        """Return each cluster's best motion, and which clusters move at all."""
+    ) -> tuple[ClusterMotion, Bool[Tensor, " C"], Float[Tensor, " C"]]:
+        """Return each cluster's best motion, which clusters move at all, and how well each agrees with the views."""
         rest = ClusterMotion.rest(points.center)
         source_field = distance_field(points.xyz, points.offsets, views[0].grid, self.surface.max_distance)
         shift = search_shifts(points, views, gap, self.search)
@@ -183,14 +185,17 @@ class GridFlow:
         at_far, landing_far = disagreement(points, views, far, self.refinement)
         is_far = at_far + self.far_prior < at_near
         motion = far.where(is_far, near)
+        at_end = torch.where(is_far, at_far, at_near)
         moving = moving_clusters(
             points,
             views[0],
             motion.shift[:, :2].norm(dim=1),
             gap[points.item],
+            self.search.reach(gap)[points.item] + self.surface.max_distance / 2,
             at_rest,
-            torch.where(is_far, at_far, at_near),
+            at_end,
             torch.where(is_far[points.cluster], landing_far, landing_near),
             self.static,
         )
-        return motion, moving
+        worst = 1 + self.refinement.backward
+        return motion, moving, 1 - torch.where(moving, at_end, at_rest) / worst

@@ -29,7 +29,7 @@ class StaticPrior:
     min_speed: float = 0.4
     gain: float = 0.08
     gain_per_metre: float = 0.1
-    most_disagreement: float = 1.2
+    most_disagreement: float = 0.6
     most_taken: float = 0.5
     taken_radius: float = 0.3
 
@@ -45,6 +45,7 @@ def moving_clusters(
     target: ScannedSurface,
     length: Float[Tensor, " C"],
     gap: Float[Tensor, " C"],
+    reach: Float[Tensor, " C"],
     at_rest: Float[Tensor, " C"],
     moved: Float[Tensor, " C"],
     landing: Int64[Tensor, " N"],
@@ -57,12 +58,13 @@ def moving_clusters(
         target: the surface where they land.
         length: of each cluster's motion, metres.
         gap: seconds.
+        reach: metres beyond which nothing was searched.
         at_rest: disagreement without motion.
         moved: disagreement with it.
         landing: the target point nearest to each moved point, -1 if none.
         prior: what is asked.
     """
-    shown = (length > prior.min_speed * gap) & (moved < prior.most_disagreement)
+    shown = (length > prior.min_speed * gap) & (length < reach) & (moved < prior.most_disagreement)
     shown &= at_rest - moved > prior.gain + prior.gain_per_metre * length
     origin, _ = nearest(target.xyz, target.offsets, points.xyz, points.offsets, prior.taken_radius)
     holder = torch.where(origin >= 0, points.cluster[origin.clamp_min(0)], -1)[landing.clamp_min(0)]

@@ -36,8 +36,8 @@ class VoxelFlowSettings:
     """
 
     cell: float = 0.5
-    iterations: int = 20
-    learning_rate: float = 0.04
+    iterations: int = 12
+    learning_rate: float = 0.05
     backward: float = 0.5
     rigidity: float = 2.0
     level: float = 2.0

@@ -12,7 +12,7 @@ from equilidar.data.listing import content_hash
 from equilidar.data.packing_plan import spread
 from equilidar.data.packing_progress import Progress, size_text, time_text
 from equilidar.data.protocols import LabelledDataset, PairDataset, provenance_of
-from equilidar.flow import FlowEstimator
+from equilidar.flow import FlowEstimator, bound
 from equilidar.flow.cache import FAULTS_FILE, FlowCache, FlowStamp, write_json_file
 from equilidar.flow_runs.cache_workers import CachingError, Measurement, Outcome, PairWork, make_pool, measure, store
 from equilidar.flow_runs.places import device_of
@@ -75,6 +75,7 @@ class Caching:
             raise ValueError("dataset yields no pairs of sweeps: choose one for pretraining (not *_labelled)")
         if num_pairs is not None and not 1 <= num_pairs <= len(dataset):
             raise ValueError(f"num_pairs must lie in 1..{len(dataset)}, the pairs of {dataset.name}, got {num_pairs}")
+        estimator = bound(estimator, dataset)
         whole = provenance_of(dataset)
         data = {"name": dataset.name, "hash": whole["hash"], "num_pairs": len(dataset)}
         stamp = FlowStamp.of(estimator, data)

@@ -9,7 +9,7 @@ import numpy as np
 from equilidar.data.labelled_pairs import LabelledPairs
 from equilidar.data.packing_plan import spread
 from equilidar.evaluation.text_table import text_table, without_nan
-from equilidar.flow import FlowEstimator
+from equilidar.flow import FlowEstimator, bound
 from equilidar.flow.cache import write_json_file
 from equilidar.flow.pose_check import check_poses
 from equilidar.flow_runs.instances import instance_table
@@ -64,7 +64,8 @@ class FlowComparison:
         if num_pairs is not None and not 1 <= num_pairs <= len(pairs):
             raise ValueError(f"num_pairs must lie in 1..{len(pairs)}, the pairs of {pairs.name}, got {num_pairs}")
         self.device = device_of(device)
-        self.estimators, self.pairs, self.points = dict(estimators), pairs, points
+        self.estimators = {name: bound(one, pairs.pairs) for name, one in estimators.items()}
+        self.pairs, self.points = pairs, points
         self.indices = list(spread(len(pairs), num_pairs or len(pairs)))
         if poses:
             few = spread(len(self.indices), _CHECKED)

@@ -1,7 +1,7 @@
 """Reads what OpenPCDet gave for CenterPoint, whatever is there of it and however its parts are numbered and named."""
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ CONFIG = Path(__file__).resolve().parents[2] / "configs" / "detector" / "centerp
 BRANCHES = ("center", "center_z", "dim", "rot", "vel")
 _NO_CASES = ("state_dict", "param_grads")
 _HEAD = re.compile(r"^heads?[_/]?(\d+)[_/](\w+)")
-_TARGETS_OF_HEAD = re.compile(r"^targets/(?:heads?[_/]?)?(\d+)[_/](.+)$")
+_NUMBER = re.compile(r"(?:heads?|tasks?)[_/]?(\d+)|(?:^|[_/])(\d+)(?=$|[_/])")
 
 
 @dataclass
@@ -130,36 +130,41 @@ class HeadTargets:
     inds: np.ndarray | None = None
     mask: np.ndarray | None = None
     boxes: np.ndarray | None = None
-    unread: list[str] = field(default_factory=list)
 
 
-def head_targets(targets: Arrays) -> dict[int, HeadTargets]:
-    """Return the stored targets by head."""
+def head_targets(targets: Arrays, num_heads: int) -> dict[int, HeadTargets]:
+    """Return the stored targets by head: under names with its number, or along an axis of heads."""
     found: dict[int, HeadTargets] = {}
     for key, array in targets.items():
-        match = _TARGETS_OF_HEAD.match(key)
-        if match is None or "loss" in key:
+        if not key.startswith("targets/") or "loss" in key or "gt_boxes" in key:
             continue
-        part = _part_of(match[2].lower(), array)
-        head = found.setdefault(int(match[1]), HeadTargets())
-        if part is None:
-            head.unread.append(key)
-        else:
-            setattr(head, part, array)
+        name = key.removeprefix("targets/")
+        match = _NUMBER.search(name)
+        if match:
+            bare = name[: match.start()] + name[match.end() :]
+            _put(found.setdefault(int(match[1] or match[2]), HeadTargets()), bare.lower(), array)
+        elif array.ndim and len(array) == num_heads:
+            for number, part in enumerate(array):
+                _put(found.setdefault(number, HeadTargets()), name.lower(), part)
     return found
 
 
-def _part_of(name: str, array: np.ndarray) -> str | None:
-    if "heatmap" in name or name.startswith("hm"):
-        if np.issubdtype(array.dtype, np.integer) and array.ndim == 2:
-            return "index"
-        if array.ndim == 1 and np.issubdtype(array.dtype, np.floating) and "sample" not in name:
-            return "value"
-        return "heatmap" if array.ndim >= 3 else None
-    for part, words in (("inds", ("inds", "ind")), ("mask", ("mask",)), ("boxes", ("box",))):
-        if any(word in name for word in words) and array.ndim:
-            return part
-    return None
+def _put(head: HeadTargets, name: str, array: np.ndarray) -> None:
+    if "heatmap" in name or "hm" in name:
+        if array.ndim == 2 and np.issubdtype(array.dtype, np.integer):
+            head.index = array if array.shape[1] in (3, 4) else array.T
+        elif array.ndim == 2 and array.shape[1] == 4:
+            head.index, head.value = array[:, :3].astype(np.int64), array[:, 3]
+        elif array.ndim == 1 and np.issubdtype(array.dtype, np.floating) and "sample" not in name:
+            head.value = array
+        elif array.ndim >= 3:
+            head.heatmap = array
+    elif "mask" in name:
+        head.mask = array
+    elif "ind" in name:
+        head.inds = array
+    elif "box" in name and array.ndim > 1:
+        head.boxes = array
 
 
 def stored_losses(targets: Arrays) -> dict[str, float]:
@@ -170,8 +175,8 @@ def stored_losses(targets: Arrays) -> dict[str, float]:
         if last.endswith("names") and key.removesuffix("names") + "values" in targets:
             values: Any = targets[key.removesuffix("names") + "values"]
             losses |= {str(name): float(value) for name, value in zip(array, values, strict=True)}
-        elif re.match(r"(hm_loss|loc_loss|rpn_loss)", last) and array.ndim == 0:
-            losses[last] = float(array)
+        elif re.match(r"(hm_loss|loc_loss|rpn_loss)", last) and array.size == 1:
+            losses[last] = array.item()
     return losses
 
 

@@ -122,16 +122,21 @@ def test_a_wrong_number_is_found(centerpoint_reference: Path, tmp_path: Path, fi
         check(changed(centerpoint_reference, tmp_path / "centerpoint_wrong", file, nudge(key, amount)))
 
 
-def test_other_spellings_are_read(centerpoint_reference: Path, tmp_path: Path) -> None:
-    """Heads as head_I or I, losses one by one, targets beside the points."""
+@pytest.mark.parametrize("spelling", ["targets/{0}/{1}", "targets/{1}_head{0}", "targets/head_{0}_{1}", "stacked"])
+def test_other_spellings_are_read(centerpoint_reference: Path, tmp_path: Path, spelling: str) -> None:
+    """Heads numbered in other ways or stacked, losses one by one, targets beside the points."""
     arrays = load(centerpoint_reference / "crop_case.npz") | load(centerpoint_reference / "targets_loss.npz")
     names, values = arrays.pop("targets/loss_names"), arrays.pop("targets/loss_values")
     arrays |= {f"losses/{name}": np.array(value) for name, value in zip(names, values, strict=True)}
     spelled = {}
     for key, value in arrays.items():
-        if key.startswith("targets/head"):
-            key = key.replace("targets/head", "targets/")
+        number, _, name = key.removeprefix("targets/head").partition("/")
+        if key.startswith("targets/head") and spelling != "stacked":
+            key = spelling.format(number, name)
         spelled[key.replace("decoded/top200_", "decoded/")] = value
+    if spelling == "stacked":
+        for name in ("inds", "masks", "boxes"):
+            spelled[f"targets/{name}"] = np.stack([spelled.pop(f"targets/head{number}/{name}") for number in range(6)])
     (tmp_path / "centerpoint_other").mkdir()
     np.savez(tmp_path / "centerpoint_other" / "case.npz", **spelled)
     folder = Folder.read(tmp_path / "centerpoint_other")

@@ -115,6 +115,9 @@ def test_a_hidden_thing_does_not_jump_onto_another():
     pair.target.xyz = pair.target.xyz[~(gone & (pair.target.xyz[:, 2] > -1.78))]
     pair.target.features = pair.target.features[: len(pair.target.xyz)]
     assert errors(pair)[owner >= 0].max() < 1e-4
+    confidence = GridFlow()(SweepPairBatch.collate([pair])).confidence
+    hidden = (owner == len(WALLS) + len(PARKED)) & above(pair)
+    assert confidence[hidden].mean() < 0.5 < 0.7 < confidence[(owner >= 0) & ~hidden].mean()
 
 
 def test_confidence_falls_and_validity_ends_with_distance_to_the_target():

@@ -26,7 +26,7 @@ KEYS = [
 class Truth:
     """One pair of a static lattice, a parked and a moving cube, and a patch of ground; 1 m by the ego in between."""
 
-    name = "truth"
+    name, pairs = "truth", None
     keys = ("truth/0->truth/1",)
 
     def __init__(self) -> None:
