@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from equilidar.report.groups import Group, Spread, groups_of, percent
 from equilidar.report.paired import paired_differences
 from equilidar.report.results import LEVELS, describe, metric_keys
@@ -75,7 +77,21 @@ def text_table(runs: Sequence[RunSummary]) -> str:
                     figures = f"R40 {r40.text:<15} R11 {r11.text:<15} ({r11.cliff_text})"
                     lines.append(f"    {group.start:<14}{figures:<62}{group.runs_text}")
             lines += [f"    {pair.text}" for pair in paired_differences(own, name, metric)]
+        lines += [line for group in own for line in _means(group)]
     return "\n".join(lines[1:])
+
+
+def _means(group: Group) -> list[str]:
+    """Return a line with the means over classes of benchmarks without difficulties (mAP and NDS, APH, CDS)."""
+    means = [run.figures["mean"] for run in group.runs if run.figures is not None and "mean" in run.figures]
+    if not means:
+        return []
+    parts = []
+    for metric in means[0]:
+        values = [mean[metric] for mean in means if isinstance(mean.get(metric), float)]
+        deviation = f" +- {np.std(values, ddof=1):.4f}" if len(values) > 1 else ""
+        parts += [f"{metric} {np.mean(values):.4f}{deviation}"] if values else []
+    return [f"    {group.start:<14}{'   '.join(parts)}   {group.runs_text}"]
 
 
 def csv_table(runs: Sequence[RunSummary]) -> str:

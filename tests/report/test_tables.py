@@ -10,9 +10,10 @@ import pytest
 
 from equilidar.report.fraction_chart import fraction_charts
 from equilidar.report.groups import Spread, groups_of
+from equilidar.report.page import write_report
 from equilidar.report.paired import bootstrap_interval, paired_differences
 from equilidar.report.run_summary import RunSummary, find_runs
-from equilidar.report.tables import csv_table, json_table, rows_of, text_table
+from equilidar.report.tables import csv_table, json_table, rows_of, text_table, write_tables
 
 from .fake_runs import write_run, write_study
 
@@ -177,3 +178,17 @@ def test_no_runs_below_a_folder(tmp_path: Path) -> None:
     assert find_runs(unfinished) == [unfinished]  # reading it says what is missing
     write_run(tmp_path / "b", command="finetune", ap=1)
     assert find_runs(tmp_path) == [tmp_path / "b"]
+
+
+def test_means_of_benchmarks_without_difficulties_are_shown(tmp_path):
+    runs = []
+    for seed, nds in enumerate((0.6, 0.64)):
+        folder = write_run(tmp_path / str(seed), command="finetune", seed=seed, init="scratch", ap=50.0)
+        figures = {"car": {"AP": 0.8, "attr_err": None}, "mean": {"mAP": nds - 0.1, "NDS": nds}}
+        (folder / "metrics.json").write_text(json.dumps(figures))
+        runs.append(RunSummary.read(folder))
+    text = text_table(runs)
+    assert "NDS 0.6200 +- 0.0283" in text and "mAP 0.5200" in text and "2 runs" in text
+    page = write_report(tmp_path / "report.html", runs, "two runs", [])
+    write_tables(page, runs)
+    assert page.is_file()
