@@ -1,11 +1,13 @@
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from equilidar.data.argoverse2_flow import Argoverse2Flow
 from equilidar.flow import FlowEstimator, GridFlow, RigidFlow, check_label_free, settings_of
 from equilidar.structures import SweepPair, SweepPairBatch
 
@@ -184,3 +186,19 @@ def test_impossible_settings_are_refused():
                         ("refinement", {"trim": 0.0}), ("static", {"taken_radius": 0.0})):  # fmt: skip
         with pytest.raises(ValueError, match=r"positive|> 0"):
             replace(getattr(GridFlow(), name), **wrong)
+
+
+def test_sample_argoverse2_movers_are_found_and_the_rest_rests(samples: Path):
+    roots = sorted({path.parents[1] for path in (samples / "argoverse2").rglob("flow_labels.feather")})
+    if not roots:
+        pytest.skip("no flow files among the recordings")
+    for root in roots:
+        pairs = Argoverse2Flow(root)
+        for pair in (pairs[index] for index in range(len(pairs))):
+            batch = SweepPairBatch.collate([pair])
+            assert pair.flow is not None and pair.flow_valid is not None
+            at_rest = (RigidFlow()(batch).flow - pair.flow).norm(dim=1)
+            error = (GridFlow()(batch).flow - pair.flow).norm(dim=1)
+            moves = at_rest > 0.05
+            assert error[pair.flow_valid & moves].mean() < 0.35 * at_rest[pair.flow_valid & moves].mean(), pair.key
+            assert error[pair.flow_valid & ~moves].mean() < 0.02, pair.key
