@@ -50,7 +50,7 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("name", ["sim_second", "sim_centerpoint"])
+@pytest.mark.parametrize("name", ["sim_second"])
 def test_cars_are_learned_at_reduced_size(name: str, stores: tuple[str, str], tmp_path: Path) -> None:
     run = tmp_path / "run"
     done = tool("finetune", f"+experiment={name}", *REDUCED, *stores, f"paths.run={run}")
