@@ -73,16 +73,19 @@ class PairWork:
         """
         if poses:
             self._check_poses(indices)
-        num_bytes, seconds, num_read = 0, 0.0, 0
+        num_bytes, seconds, num_read, problems = 0, 0.0, 0, []
         for place, index in enumerate([*indices[:1], *indices]):
             begin = time.perf_counter()
             try:
                 pair = self.pairs[index]
-                if pair_problem(pair) is not None:
+                problem = pair_problem(pair)
+                if problem is not None:
+                    problems.append(problem)
                     continue
                 batch = SweepPairBatch.collate([pair]).to(self.device)
                 files = self.cache.encode(batch, self.estimator(batch))
-            except FaultySweepError:
+            except FaultySweepError as error:
+                problems.append(str(error))
                 continue
             except (ValueError, ImportError, RuntimeError) as error:
                 raise CachingError(f"{self.pairs.keys[index]}: {error}") from error
@@ -90,7 +93,7 @@ class PairWork:
                 num_bytes += sum(len(content) for _, content in files)
                 seconds += time.perf_counter() - begin
                 num_read += 1
-        return Measurement(num_bytes, seconds, num_read)
+        return Measurement(num_bytes, seconds, num_read, problems[0] if problems else "")
 
     def _check_poses(self, indices: Sequence[int]) -> None:
         pairs = []
@@ -113,11 +116,19 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What one process found for a few pairs: bytes that they take, seconds, and for how many flow can be found."""
+    """What one process found for a few pairs.
+
+    Attributes:
+        num_bytes: that their flow takes.
+        seconds: that it took.
+        num_read: pairs that flow can be found for.
+        problem: of the first of the others; "" where there is none.
+    """
 
     num_bytes: int
     seconds: float
     num_read: int
+    problem: str
 
 
 # Of this process, set by `_start`.

@@ -178,9 +178,8 @@ class Caching:
 
     def _extrapolated(self, found: Measurement, num_tried: int) -> Estimate:
         if found.num_read == 0:
-            raise CachingError(
-                f"none of {num_tried} pairs can be read, the first is {self._work.pairs.keys[self.todo[0]]}"
-            )
+            first = self._work.pairs.keys[self.todo[0]]
+            raise CachingError(f"no flow can be found for {first} and {num_tried - 1} others: {found.problem}")
         per_pair = len(self.todo) / found.num_read
         seconds = found.seconds * per_pair / self.num_workers
         return Estimate(len(self.todo), int(found.num_bytes * per_pair), seconds)

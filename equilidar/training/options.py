@@ -41,8 +41,9 @@ def named_options(
 def _composed(config_name: str, group: str, name: str, settings: Mapping[str, Any]) -> DictConfig:
     option = compose(config_name, [f"{group}={name}"])[group]
     for key, value in settings.items():
-        if key not in option:
-            close = nearest(key, [str(other) for other in option])
+        known = [str(other) for other in option]  # `in` does not see keys whose value is still missing
+        if key not in known:
+            close = nearest(key, known)
             raise ValueError(f"no key '{key}' in {group}={name}; nearest known: '{close}'")
         OmegaConf.update(option, key, value)
     missing = missing_keys(option)

@@ -25,7 +25,7 @@ def traffic(seed: int) -> SweepPairBatch:
     def rand(*shape: int) -> torch.Tensor:
         return torch.rand(*shape, generator=generator)
 
-    ground = torch.cat([24 * rand(1500, 2) - 12, torch.full((1500, 1), -1.7)], 1)
+    ground = torch.cat([22 * rand(1500, 2) - 11, torch.full((1500, 1), -1.7)], 1)
     posts = torch.cat([(20 * rand(8, 2) - 10).repeat_interleave(30, 0), 3 * rand(240, 1) - 1.5], 1)
     box = rand(400, 3) * torch.tensor([4.0, 1.8, 1.5])
     still, driving = (box + torch.tensor([x, y, -1.4]) for x, y in ((-8.0, -7.0), (float(rand(1)) * 4 - 4, 4.0)))

@@ -23,7 +23,7 @@ class Log:
 
     def __init__(self, broken: int | None = None, num: int = 6) -> None:
         motion = rigid_matrix(0.1, (1.0, 0.0, 0.0))
-        clouds = [grid_points(4, 3.0, 0.5, seed) for seed in range(num)]
+        clouds = [grid_points(8, 3.0, 0.5, seed) for seed in range(num)]
         self.pairs = [sweep_pair(xyz, moved(xyz, motion), motion, f"log/{i}") for i, xyz in enumerate(clouds)]
         self.keys, self.broken = [pair.key for pair in self.pairs], broken
 

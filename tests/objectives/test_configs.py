@@ -9,6 +9,8 @@ from hydra.utils import instantiate
 from equilidar.augment.pipeline import ViewPipeline
 from equilidar.backbones.feature_info import FeatureInfo
 from equilidar.flow import FlowEstimator, RigidFlow, check_label_free, precompute
+from equilidar.flow.feedforward import FlowNetworkOrigin, save_flow_network
+from equilidar.flow.flow_network import FlowNetwork, FlowNetworkShape
 from equilidar.objectives import CompositeObjective
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -39,7 +41,10 @@ def test_flow(name: str, tmp_path: Path):
             raise IndexError
 
     precompute(NoPairs(), RigidFlow(), tmp_path)
-    extra = [f"flow.directory={tmp_path}"] if name == "precomputed" else []
+    network = tmp_path / "network.safetensors"
+    save_flow_network(network, FlowNetwork(FlowNetworkShape(width=2)), FlowNetworkOrigin("nearest", False, {}))
+    needed = {"precomputed": [f"flow.directory={tmp_path}"], "feedforward": [f"flow.path={network}"]}
+    extra = needed.get(name, [])
     estimator = instantiate(composed("+flow=" + name, *extra).flow, _convert_="all")
     assert isinstance(estimator, FlowEstimator)
     if estimator.from_labels:
