@@ -3,6 +3,7 @@
 Written after its description, in NumPy and PyTorch: loops over sweeps, heads and boxes, Gaussians drawn one by one.
 """
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -112,7 +113,7 @@ class CenterPeer:
             y = (torch.div(cells, width, rounding_mode="floor") + codes[..., 1]) * self.cell[1] + self.low[1]
             yaw = torch.atan2(codes[..., 7], codes[..., 6])
             boxes = torch.cat([torch.stack([x, y, codes[..., 2]], -1), codes[..., 3:6].exp(), yaw.unsqueeze(-1)], -1)
-            bounds = torch.tensor(selection.center_range)
+            bounds = torch.tensor(selection.center_range or [-math.inf] * 3 + [math.inf] * 3)
             for item in range(len(boxes)):
                 inside = (boxes[item, :, :3] >= bounds[:3]).all(1) & (boxes[item, :, :3] <= bounds[3:]).all(1)
                 inside &= scores[item] > selection.score_threshold
