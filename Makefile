@@ -11,7 +11,7 @@ NVCC ?= nvcc
 GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup kernels kernels-report quickstart test test-fast lint format doctor bench bench-simulator gpu-check bundle bench-data bench-evaluators kernels-sanitize clean
+.PHONY: help setup kernels kernels-report quickstart test test-learning test-fast lint format doctor bench bench-simulator gpu-check bundle bench-data bench-evaluators kernels-sanitize clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -50,10 +50,13 @@ quickstart: setup kernels ## Simulate, pretrain, finetune from scratch and pretr
 	$(BIN)/python tools/quickstart.py $(if $(FRESH),--fresh)
 
 test: setup kernels ## Run the whole CPU test suite; what a machine lacks is listed at the end
-	$(BIN)/python -m pytest --numprocesses $(JOBS)
+	$(BIN)/python -m pytest --numprocesses $(JOBS) -m "not learning"
+
+test-learning: setup kernels ## Run the tests that train for tens of minutes
+	$(BIN)/python -m pytest --numprocesses $(JOBS) -m learning
 
 test-fast: setup kernels ## Run all tests but the slow ones
-	$(BIN)/python -m pytest --numprocesses $(JOBS) -m "not slow"
+	$(BIN)/python -m pytest --numprocesses $(JOBS) -m "not slow and not learning"
 
 lint: setup ## Check style (ruff) and types (pyright)
 	$(BIN)/ruff format --check .

@@ -76,7 +76,7 @@ def test_rotating_both_sweeps_rotates_the_flow(yaw: float):
     pair, _, moving = street()
     plain, other = estimate(pair).flow, estimate(turned(pair, yaw)).flow
     difference = (moved(plain, rigid_matrix(yaw, (0.0, 0.0, 0.0))) - other).norm(dim=1)
-    # All points together are far below 5 cm; movers alone are not (docs/icp_flow.md): clouds are thinned on a grid that
+    # All points together are far below 5 cm; movers alone are not (docs/flow.md): clouds are thinned on a grid that
     # does not turn, and a box whose sides were sampled anew slides by up to a decimetre.
     assert difference.mean() < 0.02 and difference[~moving].max() < 0.001
     assert difference[moving].mean() < 0.15

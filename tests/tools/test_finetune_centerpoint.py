@@ -51,7 +51,7 @@ def test_classes_that_the_dataset_lacks_are_one_line(tmp_path: Path) -> None:
     assert done.returncode == 2 and "no class Vehicle" in done.stderr and len(done.stderr.splitlines()) == 1
 
 
-@pytest.mark.slow
+@pytest.mark.learning
 @pytest.mark.timeout(3600)
 def test_simulated_sweeps_are_learned_by_heart(tmp_path: Path) -> None:
     """Six sweeps, trained and validated on: every car that counts is found at 3D IoU 0.7, with none that is false.

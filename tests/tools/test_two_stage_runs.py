@@ -31,7 +31,7 @@ def test_killed_it_goes_on_to_the_same_detector(name: str, tmp_path: Path) -> No
     assert json.loads((again / "metrics.json").read_text()) == json.loads((whole / "metrics.json").read_text())
 
 
-@pytest.mark.slow
+@pytest.mark.learning
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", DETECTORS)
 def test_sample_frames_are_learned_by_heart(name: str, samples: Path, tmp_path: Path) -> None:
