@@ -79,6 +79,7 @@ class PillarEncoder(nn.Module):
         self,
         grid: GridSpec,
         in_channels: int,
+        width: float = 1.0,
         channels: Sequence[int] = (64,),
         max_points: int = 32,
         max_pillars_train: int = 16_000,
@@ -91,7 +92,8 @@ class PillarEncoder(nn.Module):
         Args:
             grid: input range and voxel size; one voxel along z.
             in_channels: 3 coordinates and the point features.
-            channels: width of each layer on points; all but the last must be even.
+            width: factor on all channels, for small machines.
+            channels: of each layer on points; all but the last, times width, must be even.
             max_points: points that a pillar keeps.
             max_pillars_train: pillars that a sweep keeps in training mode.
             max_pillars: pillars that a sweep keeps in eval mode.
@@ -102,16 +104,16 @@ class PillarEncoder(nn.Module):
             ValueError: the grid has several voxels along z, or a size is not positive.
         """
         super().__init__()
-        levels, height, width = grid.shape
+        levels, *map_shape = grid.shape
         if levels != 1:
             raise ValueError(
                 f"grid does not fit PillarEncoder: z holds {levels} voxels of {grid.voxel_size[2]:g} m, not one: make "
                 f"voxel_size {grid.high[2] - grid.low[2]:g} m along z, the whole range"
             )
-        widths = [int(count) for count in channels]
+        widths = [round(width * count) for count in channels]
         if not widths or min(widths) < 1 or any(count % 2 for count in widths[:-1]) or in_channels < 3:
             raise ValueError(
-                f"PillarEncoder: channels must be positive, all but the last even, got {widths}; "
+                f"PillarEncoder: channels times width must be positive, all but the last even, got {widths}; "
                 f"in_channels must be at least 3 (x, y, z), got {in_channels}"
             )
         if min(max_points, max_pillars_train, max_pillars) < 1:
@@ -123,7 +125,9 @@ class PillarEncoder(nn.Module):
         self.max_points, self.max_pillars_train, self.max_pillars = max_points, max_pillars_train, max_pillars
         # Unused slots take part in the maximum, so that the weights hang on how many slots there are.
         self.arguments = {"channels": widths, "max_points": max_points, "norm_eps": norm_eps}
-        self.feature_info = FeatureInfo({_STAGE: widths[-1]}, {_STAGE: (1, 1, 1)}, widths[-1], (height, width), (1, 1))
+        self.feature_info = FeatureInfo(
+            {_STAGE: widths[-1]}, {_STAGE: (1, 1, 1)}, widths[-1], (map_shape[0], map_shape[1]), (1, 1)
+        )
         self.vfe = PillarVFE(in_channels, widths, norm_eps, norm_momentum)
 
     def encode(self, points: PointCloudBatch) -> BackboneFeatures:
