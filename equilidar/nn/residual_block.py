@@ -23,6 +23,7 @@ class SparseResidualBlock(nn.Module):
 
     def forward(self, voxels: SparseVoxels) -> SparseVoxels:
         first: SparseVoxels = self.conv1(voxels)
-        inner = first.with_features(nn.functional.relu(self.bn1(first.features)))
+        # In place on what normalisation made: its gradient needs its input alone.
+        inner = first.with_features(self.bn1(first.features).relu_())
         second: SparseVoxels = self.conv2(inner)
-        return second.with_features(nn.functional.relu(self.bn2(second.features) + voxels.features))
+        return second.with_features(self.bn2(second.features).add_(voxels.features).relu_())
