@@ -23,6 +23,7 @@ from equilidar.training.launch import make_trainer
 from equilidar.training.run_directory import open_run
 from equilidar.training.schedules import constant
 from equilidar.training.step_record import NonFiniteError
+from tests.training.tiny_finetuning import NoScorer
 
 from .openpcdet_case import ANCHORS
 
@@ -185,18 +186,6 @@ def test_points_that_are_no_number_fall_into_no_cell(model) -> None:
     with torch.no_grad():
         got, expected = model(dataclasses.replace(points, xyz=holes)), model(kept)
     torch.testing.assert_close(got.class_logits, expected.class_logits)
-
-
-class NoScorer:
-    """Stands where nothing is validated."""
-
-    grid = GridSpec.from_range(RANGE, [0.2, 0.2, 0.1])
-
-    def __call__(self, detections):
-        raise AssertionError("nothing is validated here")
-
-    def write(self, folder, detections):
-        raise AssertionError("nothing is validated here")
 
 
 def steps(model: nn.Module, batches: list[LabelledBatch], folder) -> None:

@@ -43,7 +43,7 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     folder = tmp_path_factory.mktemp("packed")
     few = {"train": ("dataset.num_sequences=30", "dataset.frames_per_sequence=2"), "val": ("dataset.num_sequences=15",)}
     for name, settings in few.items():
-        packed = tool("prepare", f"dataset=simulator_{name}", *settings, f"output={folder / name}", "num_workers=0")
+        packed = tool("prepare", f"dataset=simulator_{name}", *settings, f"output={folder / name}", "num_workers=1")
         assert packed.returncode == 0, packed.stderr
     return f"dataset.root={folder / 'train'}", f"validation.root={folder / 'val'}"
 

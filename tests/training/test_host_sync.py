@@ -44,6 +44,7 @@ from equilidar.training.step_record import NonFiniteError
 GRID = GridSpec.from_range([0.0, -6.4, -3.0, 12.8, 6.4, 1.0], [0.4, 0.4, 0.1])
 NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 STEPS = 3
+from tests.training.tiny_finetuning import NoScorer
 
 
 def sweep(name: str) -> Sweep:
@@ -78,18 +79,6 @@ def pretraining() -> tuple[pl.LightningModule, list]:
         for i in range(STEPS)
     ]
     return module, [LoadedBatch(batch, []) for batch in batches]
-
-
-class NoScorer:
-    """Stands where nothing is validated."""
-
-    grid, has_cliff = GRID, False
-
-    def __call__(self, detections):
-        raise AssertionError("nothing is validated here")
-
-    def write(self, folder, detections):
-        raise AssertionError("nothing is validated here")
 
 
 def narrow_neck(in_channels: int, in_shape: tuple[int, int]) -> BEVNeck:
