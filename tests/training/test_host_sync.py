@@ -40,11 +40,11 @@ from equilidar.training.pretrain import PretrainModule
 from equilidar.training.run_directory import open_run
 from equilidar.training.schedules import constant
 from equilidar.training.step_record import NonFiniteError
+from tests.training.tiny_finetuning import NoScorer
 
 GRID = GridSpec.from_range([0.0, -6.4, -3.0, 12.8, 6.4, 1.0], [0.4, 0.4, 0.1])
 NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 STEPS = 3
-from tests.training.tiny_finetuning import NoScorer
 
 
 def sweep(name: str) -> Sweep:
