@@ -130,4 +130,13 @@ def build_voxel_rcnn(
     info = backbone.feature_info
     built = neck(in_channels=info.bev_channels, in_shape=info.bev_shape)
     head = AnchorHead(built.out_channels, built.out_shape, backbone.grid, anchors, prior=prior)
-    return VoxelRCNN(backbone, built, head, roi_head(info.channels), class_names=class_names, loss=loss, second=second)
+    return VoxelRCNN(
+        backbone,
+        built,
+        head,
+        roi_head(info.channels),
+        class_names=class_names,
+        loss=loss,
+        second=second,
+        selection=selection,
+    )

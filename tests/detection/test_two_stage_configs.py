@@ -143,3 +143,11 @@ def test_initial_values_are_openpcdets(name: str) -> None:
         # torch's own for linear layers: uniform within 1 / sqrt(inputs).
         weight = model.point_head.cls_layers[0].weight
         expect(weight, 1 / math.sqrt(3 * weight.shape[1]), 0.02)
+
+
+@pytest.mark.parametrize("name", ["voxel_rcnn", "pv_rcnn"])
+def test_the_selection_of_a_config_reaches_the_detector(name: str) -> None:
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        cfg = compose(f"detector/{name}", ["detector.selection.score_threshold=0.7"])
+    built = instantiate(cfg.detector, _convert_="all")(backbone=VoxelBackBone8x(GRID, 4), class_names=NAMES)
+    assert built.selection.score_threshold == 0.7

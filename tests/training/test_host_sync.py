@@ -164,7 +164,9 @@ def test_a_step_on_cuda_has_no_hidden_host_sync(case, tmp_path):
         def __exit__(self, *_):
             torch.cuda.set_sync_debug_mode("default")
 
-    train(case, Within(Strict), tmp_path, "gpu")
+    within = Within(Strict)
+    train(case, within, tmp_path, "gpu")  # a wait that is not allowed raises
+    assert len(within.entered) == STEPS - 1
 
 
 def calls(found: list[HostSync]) -> list[str]:
