@@ -4,23 +4,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
 from equilidar.detection.anchor_head import AnchorHead
 from equilidar.detection.anchors import AnchorClass
 from equilidar.detection.decode import BoxSelection
-from equilidar.detection.detector import DetectionBackbone, Detector
+from equilidar.detection.detector import DetectionBackbone
 from equilidar.detection.losses import AnchorLoss
 from equilidar.detection.neck import BEVNeck
 from equilidar.detection.point_head import PointHead, PointLoss
 from equilidar.detection.predictions import AnchorPredictions
 from equilidar.detection.pv_rcnn_head import KeypointRoIHead
-from equilidar.detection.second_stage import SecondStage, joined
-from equilidar.detection.targets import assign_targets
+from equilidar.detection.second_stage import SecondStage
+from equilidar.detection.two_stage import TwoStageDetector
 from equilidar.detection.voxel_set_abstraction import VoxelSetAbstraction
-from equilidar.structures import Boxes3D, Detections, LabelledBatch, LossTerms, PointCloudBatch
+from equilidar.structures import Boxes3D, LossTerms, PointCloudBatch
 from equilidar.structures.moving import Movable
 
 
@@ -43,7 +42,7 @@ class PVRCNNPredictions(Movable):
     keypoint_logits: Float[Tensor, " K"]
 
 
-class PVRCNN(Detector):
+class PVRCNN(TwoStageDetector):
     """An anchor-based detector of two stages with keypoints between them.
 
     Args:
@@ -78,12 +77,18 @@ class PVRCNN(Detector):
         second: SecondStage | None = None,
         selection: BoxSelection | None = None,
     ) -> None:
-        super().__init__(backbone, [anchor.name for anchor in head.classes], class_names)
-        self.neck, self.head = neck, head
-        self.pfe, self.point_head, self.roi_head = pfe, point_head, roi_head
-        self.anchor_loss, self.point_loss = loss or AnchorLoss(), point_loss or PointLoss()
-        self.second = second or SecondStage()
-        self.selection = selection or BoxSelection(0.1, 0.1)
+        super().__init__(
+            backbone,
+            neck,
+            head,
+            roi_head,
+            class_names=class_names,
+            loss=loss,
+            second=second,
+            selection=selection or BoxSelection(0.1, 0.1),
+        )
+        self.pfe, self.point_head = pfe, point_head
+        self.point_loss = point_loss or PointLoss()
 
     def forward(self, points: PointCloudBatch) -> PVRCNNPredictions:
         """Return the first stage's raw outputs and the keypoints."""
@@ -94,32 +99,13 @@ class PVRCNN(Detector):
         logits = self.point_head(keypoints.gathered)
         return PVRCNNPredictions(first, keypoints.xyz, keypoints.offsets, keypoints.features, logits)
 
-    def loss(
-        self,
-        predictions: PVRCNNPredictions,
-        boxes: Boxes3D,
-        keys: Sequence[str] = (),
-        seeds: Int64[Tensor, " B"] | None = None,
-    ) -> LossTerms:
-        """Compare both stages and the point head (see `Detector.loss`); `seeds` as in `SecondStage.loss`."""
-        known = self.known(boxes, keys)
-        first = self.anchor_loss(predictions.first, assign_targets(predictions.first.anchors, known))
-        points = self.point_loss(
-            predictions.keypoint_logits, predictions.keypoints, predictions.keypoint_offsets, known
-        )
-        second = self.second.loss(predictions.first, known, seeds, self._refine(predictions))
-        return joined(first, points, second)
+    def between(self, predictions: PVRCNNPredictions, known: Boxes3D) -> tuple[LossTerms, ...]:
+        """Return the point head's loss."""
+        logits, keypoints = predictions.keypoint_logits, predictions.keypoints
+        return (self.point_loss(logits, keypoints, predictions.keypoint_offsets, known),)
 
-    def batch_loss(self, predictions: PVRCNNPredictions, batch: LabelledBatch) -> LossTerms:
-        """Return the loss, proposals drawn by the sweeps' own seeds."""
-        return self.loss(predictions, batch.boxes, batch.keys, batch.seeds)
-
-    @torch.no_grad()
-    def decode(self, predictions: PVRCNNPredictions) -> Detections:
-        """Return the refined boxes, by falling score in each sweep, labels as in the dataset."""
-        return self.outside(self.selection(self.second.refined(predictions.first, self._refine(predictions))))
-
-    def _refine(self, predictions: PVRCNNPredictions) -> Callable:
+    def refine(self, predictions: PVRCNNPredictions) -> Callable:
+        """Return the second stage on the keypoints of this batch."""
         weighted = predictions.keypoint_features.float() * predictions.keypoint_logits.float().sigmoid()[:, None]
         return partial(self.roi_head, predictions.keypoints, predictions.keypoint_offsets, weighted)
 

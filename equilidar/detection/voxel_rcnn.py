@@ -4,21 +4,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import torch
-from jaxtyping import Int64
-from torch import Tensor
-
 from equilidar.detection.anchor_head import AnchorHead
 from equilidar.detection.anchors import AnchorClass
 from equilidar.detection.decode import BoxSelection
-from equilidar.detection.detector import DetectionBackbone, Detector
+from equilidar.detection.detector import DetectionBackbone
 from equilidar.detection.losses import AnchorLoss
 from equilidar.detection.neck import BEVNeck
 from equilidar.detection.predictions import AnchorPredictions
-from equilidar.detection.second_stage import SecondStage, joined
-from equilidar.detection.targets import assign_targets
+from equilidar.detection.second_stage import SecondStage
+from equilidar.detection.two_stage import TwoStageDetector
 from equilidar.detection.voxel_rcnn_head import VoxelRoIHead
-from equilidar.structures import BackboneFeatures, Boxes3D, Detections, LabelledBatch, LossTerms, PointCloudBatch
+from equilidar.structures import BackboneFeatures, PointCloudBatch
 from equilidar.structures.moving import Movable
 
 
@@ -35,7 +31,7 @@ class VoxelRCNNPredictions(Movable):
     features: BackboneFeatures
 
 
-class VoxelRCNN(Detector):
+class VoxelRCNN(TwoStageDetector):
     """An anchor-based detector of two stages.
 
     Args:
@@ -64,39 +60,25 @@ class VoxelRCNN(Detector):
         second: SecondStage | None = None,
         selection: BoxSelection | None = None,
     ) -> None:
-        super().__init__(backbone, [anchor.name for anchor in head.classes], class_names)
-        self.neck, self.head, self.roi_head = neck, head, roi_head
-        self.anchor_loss = loss or AnchorLoss()
-        self.second = second or SecondStage()
-        self.selection = selection or BoxSelection(0.3, 0.1)
+        super().__init__(
+            backbone,
+            neck,
+            head,
+            roi_head,
+            class_names=class_names,
+            loss=loss,
+            second=second,
+            selection=selection or BoxSelection(0.3, 0.1),
+        )
 
     def forward(self, points: PointCloudBatch) -> VoxelRCNNPredictions:
         """Return the first stage's raw outputs and the backbone's features."""
         features = self.backbone.encode(points)
         return VoxelRCNNPredictions(self.head(self.neck(features.bev_map())), features)
 
-    def loss(
-        self,
-        predictions: VoxelRCNNPredictions,
-        boxes: Boxes3D,
-        keys: Sequence[str] = (),
-        seeds: Int64[Tensor, " B"] | None = None,
-    ) -> LossTerms:
-        """Compare both stages (see `Detector.loss`); `seeds` are for the draw of proposals (see `SecondStage.loss`)."""
-        known = self.known(boxes, keys)
-        first = self.anchor_loss(predictions.first, assign_targets(predictions.first.anchors, known))
-        return joined(first, self.second.loss(predictions.first, known, seeds, self._refine(predictions)))
-
-    def batch_loss(self, predictions: VoxelRCNNPredictions, batch: LabelledBatch) -> LossTerms:
-        """Return the loss, proposals drawn by the sweeps' own seeds."""
-        return self.loss(predictions, batch.boxes, batch.keys, batch.seeds)
-
-    @torch.no_grad()
-    def decode(self, predictions: VoxelRCNNPredictions) -> Detections:
-        """Return the refined boxes, by falling score in each sweep, labels as in the dataset."""
-        return self.outside(self.selection(self.second.refined(predictions.first, self._refine(predictions))))
-
-    def _refine(self, predictions: VoxelRCNNPredictions) -> Callable:
+    def refine(self, predictions: VoxelRCNNPredictions) -> Callable:
+        """Return the second stage on the voxels of this batch."""
+        assert isinstance(self.roi_head, VoxelRoIHead)
         stages = {name: predictions.features.stages[name] for name in self.roi_head.stages}
         widened = {name: voxels.with_features(voxels.features.float()) for name, voxels in stages.items()}
         return partial(self.roi_head, BackboneFeatures(widened))
