@@ -46,21 +46,44 @@ struct CellRange {
   int64_t of[3];
 };
 
+// A bit for each cell of a grid, by its key: tells of many neighbours at once which are worth looking up in the table.
+// Without words every cell is.
+struct CellBits {
+  const uint64_t* words;
+};
+
+// Which of up to 64 cells with consecutive keys hold a voxel, the first in the lowest bit.
+EQL_HD uint64_t occupied(const CellBits& bits, uint64_t key, int64_t count) {
+  const uint64_t all = count >= 64 ? ~0ULL : (1ULL << count) - 1;
+  if (bits.words == nullptr) return all;
+  const uint64_t shift = key % 64;
+  uint64_t found = bits.words[key / 64] >> shift;
+  if (shift + count > 64) found |= bits.words[key / 64 + 1] << (64 - shift);
+  return found & all;
+}
+
 // The first k voxels of the cells around a center, z slowest and x fastest, that are no farther than the radius.
 template <typename T>
 EQL_HD void voxel_rows_around(
-    const CellTable& table, const CellLimits& limits, const T* xyz, const T* center, const int64_t* cell,
-    const CellRange& range, T radius, int64_t k, int64_t* rows) {
+    const CellTable& table, const CellBits& bits, const CellLimits& limits, const T* xyz, const T* center,
+    const int64_t* cell, const CellRange& range, T radius, int64_t k, int64_t* rows) {
+  const int64_t first = max_of<int64_t>(cell[3] - range.of[2], 0);
+  const int64_t last = min_of<int64_t>(cell[3] + range.of[2], limits.of[3] - 1);
   int64_t count = 0;
-  for (int64_t z = -range.of[0]; z <= range.of[0] && count < k; ++z) {
-    for (int64_t y = -range.of[1]; y <= range.of[1] && count < k; ++y) {
-      for (int64_t x = -range.of[2]; x <= range.of[2] && count < k; ++x) {
-        const int64_t near[4] = {cell[0], cell[1] + z, cell[2] + y, cell[3] + x};
-        const int64_t row = find_row(table, cell_key(near, limits));
-        if (row < 0) continue;
-        const T* const point = xyz + 3 * row;
-        const T squared = squared_distance(point[0] - center[0], point[1] - center[1], point[2] - center[2]);
-        if (squared <= radius * radius) rows[count++] = row;
+  for (int64_t z = cell[1] - range.of[0]; z <= cell[1] + range.of[0] && count < k; ++z) {
+    for (int64_t y = cell[2] - range.of[1]; y <= cell[2] + range.of[1] && count < k; ++y) {
+      for (int64_t begin = first; begin <= last && count < k; begin += 64) {
+        const int64_t near[4] = {cell[0], z, y, begin};
+        const uint64_t key = cell_key(near, limits);  // of cells in a row along x the keys are, too
+        if (key == kNoCell) break;
+        uint64_t left = occupied(bits, key, last + 1 - begin);
+        for (; left != 0 && count < k; left &= left - 1) {
+          const int64_t row = find_row(table, key + lowest_bit(left));
+          if (row < 0) continue;
+          const T* const point = xyz + 3 * row;
+          const T squared = squared_distance(point[0] - center[0], point[1] - center[1], point[2] - center[2]);
+          if (squared <= radius * radius) rows[count++] = row;
+        }
       }
     }
   }

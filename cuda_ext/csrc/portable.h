@@ -26,6 +26,15 @@ EQL_HD T max_of(T a, T b) {
   return a < b ? b : a;
 }
 
+// Index of the lowest bit that is set, of which there must be one.
+EQL_HD int lowest_bit(uint64_t bits) {
+#if defined(__CUDA_ARCH__)
+  return __ffsll(static_cast<long long>(bits)) - 1;
+#else
+  return __builtin_ctzll(bits);
+#endif
+}
+
 // Number of bits that hold 0 .. count - 1.
 EQL_HD int bits_of(uint64_t count) {
   int bits = 0;

@@ -139,6 +139,18 @@ def test_voxel_query(num, num_centers, stride, radius, k, device):
     assert torch.equal(found, voxel_loop(*[a.cpu() if isinstance(a, torch.Tensor) else a for a in args]))
 
 
+@pytest.mark.parametrize("width", [200, 2**27], ids=["bits of the grid", "too many cells for bits"])
+def test_wide_windows_find_the_voxels_of_the_window(width, device):
+    # Wider than the 64 cells that are asked for at once, at both borders, and in the last of all cells.
+    columns = [0, 1, 63, 64, 65, 127, 128, 130, width - 65, width - 1]
+    coords = torch.tensor([[item, 1, 1, x] for item in (0, 1) for x in columns], dtype=torch.int32)
+    xyz = torch.zeros(len(coords), 3)
+    cells = torch.tensor([[0, 0, 1, 0], [0, 1, 0, 100], [1, 1, 1, width - 1], [1, 0, 0, width + 50]])
+    args = [coords, xyz, [2, 2, 2, width], torch.zeros(4, 3), cells, [1, 1, 90], 1.0, 12]
+    args = [arg.to(device) if isinstance(arg, torch.Tensor) else arg for arg in args]
+    assert_close(torch.ops.equilidar.voxel_query.default(*args), voxel_loop(*args))
+
+
 def test_centers_that_are_not_finite_find_no_voxel():
     centers = torch.tensor([[math.nan, 1.0, 1.0], [1.0, math.inf, 1.0]])
     assert (voxel_query(voxels_of(500), centers, torch.zeros(2, dtype=torch.int64), (2, 2, 2), 9.0, 3) == -1).all()
