@@ -108,7 +108,7 @@ def _load(path: Path) -> Any:
     except Exception as error:  # a damaged pickle fails in any way
         text = " ".join(str(error).split())
         wanted = re.search(r"GLOBAL ([\w.]+)", text)
-        reason = f"it wants to build {wanted[1]}" if wanted else text[:160]
+        reason = f"it wants to build {wanted[1]}" if wanted else text[:160] or type(error).__name__
         raise ValueError(
             f"{path} is damaged or holds more than tensors and numbers ({reason}); if you trust its source, open it "
             "once with torch.load(weights_only=False) and save {'model_state': ...} alone"

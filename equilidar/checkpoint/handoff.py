@@ -78,7 +78,8 @@ def read_backbone(path: Path | str) -> SavedBackbone:
     """
     path = Path(path)
     remedy = (
-        "it was not written by save_backbone; a checkpoint of another code base goes through tools/convert.py first"
+        "it was not written by save_backbone; a checkpoint of another code base goes through tools/convert.py first, "
+        "and so does the backbone of a detector (source=equilidar target=equilidar part=backbone)"
     )
     tensors, metadata = read_described(path, "backbone", BACKBONE_FORMAT, ("identity", "provenance"), remedy)
     try:

@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from types import UnionType
 from typing import Any
 
 import torch
@@ -111,11 +112,15 @@ def contract_from(values: Mapping[str, Any]) -> SensorContract:
     """
     try:
         channels, scales, frame = values["channels"], values["scales"], values["frame"]
-        if frame not in ("sensor", "ego"):
-            raise ValueError(f"contract.frame must be sensor or ego, got {frame!r}")
-        return SensorContract(tuple(map(str, channels)), tuple(map(float, scales)), frame)
     except (KeyError, TypeError) as error:
-        raise ValueError(f"contract must have channels, scales and frame, got {dict(values)}") from error
+        raise ValueError(f"contract must have channels, scales and frame, got {values}") from error
+    if frame not in ("sensor", "ego"):
+        raise ValueError(f"contract.frame must be sensor or ego, got {frame!r}")
+    if not _is_list_of(channels, str) or not _is_list_of(scales, int | float):
+        raise ValueError(
+            f"contract.channels must be a list of names and contract.scales one of numbers, got {channels} and {scales}"
+        )
+    return SensorContract(tuple(channels), tuple(map(float, scales)), frame)
 
 
 def content_hash(tensors: Mapping[str, Tensor]) -> str:
@@ -132,6 +137,10 @@ def content_hash(tensors: Mapping[str, Tensor]) -> str:
 def tensors_of(backbone: nn.Module) -> dict[str, Tensor]:
     """Return the state of a backbone as contiguous CPU tensors."""
     return {name: value.detach().cpu().contiguous() for name, value in backbone.state_dict().items()}
+
+
+def _is_list_of(value: Any, kind: type | UnionType) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(item, kind) for item in value)
 
 
 def _grid_dict(grid: GridSpec) -> dict[str, list[float]]:

@@ -89,9 +89,7 @@ def import_state(
     """
     settings = settings or ImportSettings()
     state = network.state_dict()
-    anchor = keys.theirs(next(iter(state)))
-    assert anchor is not None
-    wrapper = wrapper_of(tensors, anchor, source, settings.prefix)
+    wrapper = wrapper_of(tensors, _anchor(state, tensors, keys), source, settings.prefix)
     inside = {key.removeprefix(wrapper): value for key, value in tensors.items() if key.startswith(wrapper)}
     skipped = [key for key in tensors if not key.startswith(wrapper)]
     found, unexpected, renamed = {}, [], {}
@@ -105,7 +103,9 @@ def import_state(
             unexpected.append(key)
     notes = [f"found under {wrapper}"] if wrapper else []
     if skipped:
-        tops = sorted({key.removeprefix(wrapper).partition(".")[0] for key in skipped})
+        outer = ".".join(wrapper.split(".")[:-2])  # what wraps the whole file is no part of it
+        beside = (key.removeprefix(wrapper).removeprefix(f"{outer}.") for key in skipped)
+        tops = sorted({key.partition(".")[0] for key in beside})
         notes.append(f"left out, not of the {type(network).__name__}: {', '.join(tops)}")
 
     notes += _casts(found, state)
@@ -126,6 +126,13 @@ def import_state(
         kept=kept,
         hint=_hint(state, inside, unexpected, keys),
     )
+
+
+def _anchor(state: Mapping[str, Tensor], tensors: Collection[str], keys: KeyMap) -> str:
+    """Return the first name there, of those that the network needs, that the file holds: damaged ones may lack some."""
+    needed = [name for name in map(keys.theirs, state) if name is not None]
+    held = (name for name in needed if any(key == name or key.endswith(f".{name}") for key in tensors))
+    return next(held, needed[0])
 
 
 def _in_our_layout(

@@ -71,14 +71,14 @@ def wrapper_of(keys: Iterable[str], anchor: str, source: str, asked: str | None 
     keys = list(keys)
     found = sorted({key.removesuffix(anchor) for key in keys if key == anchor or key.endswith(f".{anchor}")})
     chosen = [prefix for prefix in found if asked is None or prefix.startswith(asked)]
+    if asked in found:  # "" as well, where one network lies beside what wraps the other
+        return asked
     if len(chosen) == 1:
         return chosen[0]
     if found:
         listed = ", ".join(repr(prefix) for prefix in found)
-        what = (
-            f"several networks, under {listed}" if asked is None else f"prefix={asked} fits {len(chosen)} of {listed}"
-        )
-        raise ValueError(f"{source} holds {what}: choose one by prefix=...")
+        what = "several networks" if asked is None else f"prefix={asked} fits {len(chosen)} of its networks"
+        raise ValueError(f"{source}: {what}, under {listed}: choose one by prefix=...")
     tops = sorted({".".join(key.split(".")[:2]) for key in keys})
     more = "" if len(tops) <= 8 else f" and {len(tops) - 8} more"
     raise ValueError(f"{source} has no tensor {anchor}; its names begin with {', '.join(tops[:8])}{more}")

@@ -117,7 +117,7 @@ def load_covering(
     )
     print(report.table(), flush=True)
     if report.coverage < threshold or (threshold >= 1 and report.unexpected):
-        remedy = hint or "build the backbone as the file's was built, or choose another file"
+        remedy = hint or "build grid, backbone and detector as the file's were built, or choose another file"
         raise ValueError(
             f"{source} covers {report.coverage:.1%} of the {type(network).__name__} "
             f"({_some('missing', report.missing)}, "

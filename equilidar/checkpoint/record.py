@@ -48,6 +48,8 @@ class FileRecord:
         names = [one.name for one in fields(cls)]
         if not isinstance(values, Mapping) or not all(name in values for name in names):
             return None
+        if not all(isinstance(values[name], str) for name in ("format", "spconv_layout")):
+            return None
         return cls(**{name: values[name] for name in names})
 
     @classmethod

@@ -56,7 +56,9 @@ def read_whole(path: Path, what: str) -> tuple[dict[str, Tensor], dict[str, str]
             return tensors, file.metadata() or {}
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{path} is no whole safetensors file ({reason})") from error
+        foreign = path.suffix in (".pth", ".pt", ".ckpt")
+        remedy = "; a checkpoint of another code base goes through tools/convert.py first" if foreign else ""
+        raise ValueError(f"{path} is no whole safetensors file ({reason}){remedy}") from error
 
 
 def read_described(

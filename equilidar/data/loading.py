@@ -182,6 +182,8 @@ def make_loader(
     """
     if transform is not None and kind != "labelled":
         raise ValueError("transform is for labelled sweeps; pairs are read as they are")
+    if num_workers < 0:
+        raise ValueError(f"num_workers must be at least 0 (read in this process), got {num_workers}")
     how = {"rank": rank, "world_size": world_size, "shuffle": shuffle, "drop_last": drop_last}
     sampler = SeededSampler(len(dataset), batch_size, seed, **how, pool=pool)
     return StatefulDataLoader(

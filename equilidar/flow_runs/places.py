@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-import torch
+from equilidar.nn.device import device_of
+
+__all__ = ["beside", "device_of"]
 
 
 def beside(root: str | None, runs: str) -> Path:
@@ -15,16 +17,3 @@ def beside(root: str | None, runs: str) -> Path:
     if root is None:
         return Path(runs)
     return Path(root).parent if Path(root).is_file() else Path(root)
-
-
-def device_of(name: str) -> torch.device:
-    """Return the device of a name; "auto" takes the GPU where there is one.
-
-    Raises:
-        ValueError: no such device here.
-    """
-    if name not in ("auto", "cpu", "cuda"):
-        raise ValueError(f"device must be auto, cpu or cuda, got {name!r}")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device=cuda, but no GPU is to be had here; set device=cpu")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")

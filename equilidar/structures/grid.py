@@ -49,6 +49,11 @@ class GridSpec:
                     "choose a range that is a whole number of voxels"
                 )
 
+    @property
+    def reach(self) -> float:
+        """Return how far the range reaches from the origin along x or y, metres."""
+        return max(abs(value) for value in (*self.low[:2], *self.high[:2]))
+
     @classmethod
     def from_range(cls, point_range: Sequence[float | int], voxel_size: Sequence[float | int]) -> "GridSpec":
         """Build from the field's [x0, y0, z0, x1, y1, z1] notation."""

@@ -84,8 +84,10 @@ class KeepBest(pl.Callback):
                 continue
             item = self._validation[index]
             # Objects outside the grid are none that the detector misses.
-            asked = item.boxes.select(module.detector.backbone.grid.contains(item.boxes.center))
-            figure = detections_picture(item.sweep.xyz, asked, module.detections[key], title=key)
+            grid = module.detector.backbone.grid
+            asked = item.boxes.select(grid.contains(item.boxes.center))
+            radius = max(40.0, grid.reach)
+            figure = detections_picture(item.sweep.xyz, asked, module.detections[key], title=key, radius=radius)
             save_picture(figure, self._run.path / "pictures" / f"{key.replace('/', '_')}.png")
 
     def state_dict(self) -> dict[str, Any]:

@@ -150,7 +150,8 @@ def import_network(file: ForeignFile, source: str, handed: HandedNetwork, settin
             f"source={source}: only backbones are imported, for its heads order anchors, box sizes and headings "
             "otherwise; leave detector= out, and finetune a detector from the backbone"
         )
-    steps = next((int(value) for key, value in file.tensors.items() if key.endswith("global_step")), None)
+    counters = (value for key, value in file.tensors.items() if key.endswith("global_step") and value.numel() == 1)
+    steps = next((int(value) for value in counters), None)
     said = {**file.about, **({} if steps is None else {"global_step": steps})}
     imported = {"source": source, "file": Path(file.source).name, "coverage": report.coverage, **said}
     return replace(handed, provenance={"imported": {**imported, "notes": list(report.notes)}})

@@ -12,6 +12,7 @@ from equilidar.data.faults import Fault
 from equilidar.data.loading import LoadedBatch, make_loader
 from equilidar.data.protocols import LabelledDataset
 from equilidar.detection.detector import Detector
+from equilidar.nn.device import device_of
 from equilidar.structures import Detections, GridSpec, LabelledBatch
 from equilidar.training.detections import split_detections
 from equilidar.training.saved_detector import check_input
@@ -70,8 +71,7 @@ def predict(
         device: where to compute; "auto" takes the GPU where there is one.
         progress: show a bar.
     """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = device_of(device)
     loader = make_loader(
         dataset, "labelled", batch_size, seed=0, num_workers=num_workers, shuffle=False, drop_last=False
     )

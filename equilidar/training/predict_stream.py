@@ -1,5 +1,6 @@
 """Runs a detector over sweeps without labels, one batch in memory at a time; what was done before is not done again."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from equilidar.checkpoint.identity import content_hash
 from equilidar.data.faults import Fault, FaultySweepError
 from equilidar.data.sweep_sources import DatasetSweeps, Reading, StoredSweeps, SweepSource, open_sweeps
 from equilidar.detection.detector import Detector
+from equilidar.nn.device import device_of
 from equilidar.report.detection_pictures import detections_picture
 from equilidar.report.pictures import save_picture
 from equilidar.structures import Detections, GridSpec, PointCloudBatch, Sweep
@@ -22,6 +24,8 @@ from equilidar.training.detections import split_detections
 from equilidar.training.saved_detector import check_points
 
 FORMATS = ("json", "kitti", "nuscenes")
+# Into a file or a pipe a bar is a line now and then.
+_PACE: dict[str, Any] = {} if sys.stderr.isatty() else {"mininterval": 15.0, "maxinterval": 60.0}
 
 
 @dataclass(frozen=True)
@@ -60,8 +64,10 @@ class Output:
 
     def within(self, grid: GridSpec, radius: float | int | None) -> "Output":
         """Return the same with the pictures' radius: the given one, else the reach of a grid."""
-        reach = max(abs(value) for value in (*grid.low[:2], *grid.high[:2]))
-        return replace(self, radius=float(reach if radius is None else radius))
+        radius = grid.reach if radius is None else radius
+        if not (isinstance(radius, int | float) and radius > 0):
+            raise ValueError(f"radius must be metres above 0, or null for the reach of the grid, got {radius!r}")
+        return replace(self, radius=float(radius))
 
 
 def open_source(saved: SavedDetector, path: Path, reading: dict[str, Any]) -> SweepSource:
@@ -150,8 +156,9 @@ def predict_stream(
     Raises:
         ValueError: the folder holds other detections, or the format asks for what the sweeps do not have.
     """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if batch_size < 1 or num_workers < 0:
+        raise ValueError(f"batch_size must be at least 1 and num_workers 0, got {batch_size} and {num_workers}")
+    device = device_of(device)
     weights, classes = content_hash(saved.tensors)[:16], list(saved.class_names)
     settings = {**about, "checkpoint": weights, "classes": classes, "format": output.format}
     journal = Journal(output.folder / JOURNAL, settings, overwrite=output.overwrite)
@@ -161,7 +168,9 @@ def predict_stream(
         print(f"going on: {len(source.keys) - len(todo)} of {len(source.keys)} sweeps are done")
     loader = DataLoader(Subset(_Read(source), todo), batch_size, num_workers=num_workers, collate_fn=list)
     detector, faults, num_boxes = detector.to(device).eval(), 0, 0
-    with tqdm(total=len(source.keys), initial=len(source.keys) - len(todo), unit="sweep", disable=not progress) as bar:
+    with tqdm(
+        total=len(source.keys), initial=len(source.keys) - len(todo), unit="sweep", disable=not progress, **_PACE
+    ) as bar:
         for items in loader:
             sweeps = [item for item in items if isinstance(item, Sweep)]
             for fault in (item for item in items if isinstance(item, Fault)):

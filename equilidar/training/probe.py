@@ -14,7 +14,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from equilidar.backbones.feature_info import Backbone
-from equilidar.data.protocols import LabelledDataset
+from equilidar.data.protocols import LabelledDataset, PairDataset
 from equilidar.evaluation.text_table import text_table
 from equilidar.structures import SensorContract
 from equilidar.training.probe_cells import ProbeCells, collect_cells, split_by_sequence
@@ -23,8 +23,10 @@ _LOG = logging.getLogger(__name__)
 _CHUNK = 4096
 
 
-def check_points(contract: SensorContract, dataset: LabelledDataset) -> None:
-    """Raise ValueError unless a dataset feeds a backbone the points that it was trained on."""
+def check_points(contract: SensorContract, dataset: LabelledDataset | PairDataset) -> None:
+    """Raise ValueError unless a dataset is labelled and feeds a backbone the points that it was trained on."""
+    if not isinstance(dataset, LabelledDataset):
+        raise ValueError("dataset yields no labelled sweeps but pairs: choose one for evaluation, as *_labelled")
     if dataset.contract != contract:
         raise ValueError(
             f"checkpoint: the backbone was trained on points of {contract}, the dataset gives {dataset.contract}: "
@@ -56,6 +58,10 @@ class LinearProbe:
     per_class: int = 5000
     weight_decay: float = 1e-4
     steps: int = 100
+
+    def __post_init__(self) -> None:
+        if self.per_class < 1 or self.steps < 1 or self.weight_decay < 0:
+            raise ValueError(f"probe: per_class and steps must be at least 1, weight_decay 0, got {self}")
 
     def __call__(
         self, train: ProbeCells, num_classes: int, queries: Float[Tensor, "K C"], generator: torch.Generator
@@ -98,6 +104,12 @@ class NeighbourProbe:
     per_class: int = 5000
     num_neighbours: int = 20
     temperature: float = 0.07
+
+    def __post_init__(self) -> None:
+        if self.per_class < 1 or self.num_neighbours < 1 or not self.temperature > 0:
+            raise ValueError(
+                f"probe: per_class and num_neighbours must be at least 1 and temperature above 0, got {self}"
+            )
 
     def __call__(
         self, train: ProbeCells, num_classes: int, queries: Float[Tensor, "K C"], generator: torch.Generator

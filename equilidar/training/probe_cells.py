@@ -14,6 +14,7 @@ from equilidar.data.faults import Fault
 from equilidar.data.loading import LoadedBatch, make_loader
 from equilidar.data.protocols import LabelledDataset
 from equilidar.data.sequences import sequences_of
+from equilidar.nn.device import device_of
 from equilidar.structures import BEVCells, Boxes3D, LabelledBatch
 
 BACKGROUND = 0
@@ -73,7 +74,7 @@ def collect_cells(
     Raises:
         ValueError: no sweep could be read.
     """
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    device = device_of(device)
     module = cast(nn.Module, backbone).to(device)
     was_training = module.training
     module.eval()

@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 
 from equilidar.checkpoint.detector import SavedDetector
-from equilidar.data.protocols import LabelledDataset
+from equilidar.data.protocols import LabelledDataset, PairDataset
 from equilidar.detection.detector import Detector
 from equilidar.structures import SensorContract
 
@@ -25,8 +25,10 @@ def build_detector(saved: SavedDetector, parts: dict[str, Callable[..., Any]], s
     return detector.eval()
 
 
-def check_input(saved: SavedDetector, dataset: LabelledDataset) -> None:
-    """Raise ValueError unless a dataset feeds a detector what it was trained on."""
+def check_input(saved: SavedDetector, dataset: LabelledDataset | PairDataset) -> None:
+    """Raise ValueError unless a dataset is labelled and feeds a detector what it was trained on."""
+    if not isinstance(dataset, LabelledDataset):
+        raise ValueError("dataset yields no labelled sweeps but pairs: choose one for evaluation, as *_labelled")
     check_points(saved, dataset.contract)
     if tuple(dataset.class_names) != saved.class_names:
         raise ValueError(

@@ -69,6 +69,12 @@ def test_foreign_classes_are_refused(tmp_path: Path, place: str) -> None:
         read_detector(path)
 
 
+def test_files_of_other_code_bases_are_sent_to_the_converter(tmp_path: Path) -> None:
+    torch.save({"model_state": {"x": torch.zeros(1)}}, tmp_path / "second.pth")
+    with pytest.raises(ValueError, match=r"second\.pth is no whole safetensors file.*tools/convert\.py first"):
+        read_detector(tmp_path / "second.pth")
+
+
 def test_damaged_and_other_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"none\.safetensors"):
         read_detector(tmp_path / "none.safetensors")

@@ -158,6 +158,16 @@ def test_threshold():
         ImportSettings(threshold=1.5)
 
 
+def test_a_file_without_its_first_tensors_is_told_like_any_other(capsys):
+    tensors = {f"module.backbone_3d.{n}": v for n, v in PLAIN.items() if not n.startswith("conv_input.")}
+    tensors["module.dense_head.conv_cls.bias"] = torch.zeros(3)
+    with pytest.raises(ValueError, match=r"covers 91\.7%.*6 missing like conv_input\.0\.weight"):
+        load(plain_backbone(), tensors)
+    assert "left out, not of the VoxelBackBone8x: dense_head\n" in capsys.readouterr().out
+    report = load(plain_backbone(), tensors, threshold=0.9)
+    assert report.coverage == pytest.approx(66 / 72)
+
+
 def test_other_input_columns_ask_for_a_choice():
     with pytest.raises(ValueError, match=r"conv_input\.0\.weight has 4 input columns in the file, 5 here; add input_"):
         load(plain_backbone(5), PLAIN)

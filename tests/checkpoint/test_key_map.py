@@ -136,5 +136,7 @@ def test_several_networks_ask_for_a_choice():
     assert wrapper_of(keys, "conv_input.0.weight", "file", "teacher.") == "teacher.backbone_3d."
     with pytest.raises(ValueError, match="prefix=ema fits 0 of"):
         wrapper_of(keys, "conv_input.0.weight", "file", "ema")
+    beside = ["conv_input.0.weight", "teacher.conv_input.0.weight"]
+    assert wrapper_of(beside, "conv_input.0.weight", "file", "") == "", "what nothing wraps can be chosen as well"
     with pytest.raises(ValueError, match=r"no tensor conv_input\.0\.weight; its names begin with encoder\.layer"):
         wrapper_of(["encoder.layer.x"], "conv_input.0.weight", "file")

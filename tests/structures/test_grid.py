@@ -64,6 +64,10 @@ def test_cells_are_closed_below_and_open_above():
     assert grid.index_xyz(xyz[1:2]).tolist() == [[1, 1, 1]]
 
 
+def test_reach_is_the_farthest_border():
+    assert GridSpec((-1.0, -6.0, -9.0), (3.0, 2.0, 9.0), (1.0, 1.0, 1.0)).reach == 6.0
+
+
 def test_grids_are_values():
     same = GridSpec((0.0, -40.0, -3.0), (70.4, 40.0, 1.0), (0.05, 0.05, 0.1))
     assert same == KITTI and hash(same) == hash(KITTI) and len({same, KITTI}) == 1

@@ -83,6 +83,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     square = {name: value for name, value in BACKBONE.items() if value.dim() != 5 or value.shape[0] == value.shape[4]}
     stem = state([((3, 3, 3), 16, 16, False)], [("conv_input.0", "conv_input.1")], "backbone_3d.")
     torch.save({"model_state": stored_as({**square, **stem}, "rskc")}, folder / "square.pth")
+    torch.save({"model_state": {**BACKBONE, "global_step": torch.tensor([1, 2])}}, folder / "steps.pth")
+    record = dict.fromkeys(("backbone_class", "in_features", "voxel_size", "range", "box_convention"), 0)
+    record |= {"format": 1, "spconv_layout": "krsc"}
+    torch.save({"model_state": BACKBONE, "equilidar": record}, folder / "record.pth")
     (folder / "text.pth").write_text("nothing of use")
     return folder
 
@@ -172,6 +176,8 @@ FAILURES: dict[str, tuple[str, list[str], tuple[str, ...]]] = {
     "target": ("second.pth", ["target=mmdet3d"], ("target must be equilidar or openpcdet",)),
     "part": ("second.pth", ["part=head"], ("part must be null or one of backbone, detector",)),
     "contract": ("second.pth", ["contract.scales=[1.0,2.0]"], ("1 channels but 2 scales",)),
+    "channels": ("second.pth", ["contract.channels=intensity"], ("contract.channels must be a list of names",)),
+    "scales": ("second.pth", ["contract.scales=[a]"], ("contract.scales one of numbers",)),
     "frame": ("second.pth", ["contract.frame=world"], ("contract.frame must be sensor or ego",)),
     "grid": ("second.pth", ["grid.voxel_size=[0.2,0.2,0.2]"], ("grid does not fit VoxelBackBone8x",)),
     "key": ("second.pth", ["input_feature=copy"], ("input_feature", "nearest known")),
@@ -182,6 +188,8 @@ SUCCESSES: dict[str, tuple[str, list[str], tuple[str, ...]]] = {
     "old layout, named": ("old.pth", ["layout=spconv1"], ("reordered from rsck to krsc",)),
     "threshold": ("lacking.pth", ["threshold=0.9"], ("missing: conv_out.0.weight",)),
     "dropped column": ("five.pth", ["input_features=copy"], ("the shared ones are copied",)),
+    "strange counter": ("steps.pth", [], ("left out, not of the VoxelBackBone8x: global_step",)),
+    "strange record": ("record.pth", [], ("total",)),
     "teacher": ("two.pth", ["prefix=teacher."], ("found under teacher.",)),
     "backbone alone": ("second.pth", [], ("left out, not of the VoxelBackBone8x: backbone_2d, dense_head",)),
 }

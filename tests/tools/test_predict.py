@@ -76,6 +76,10 @@ FAILS: dict[str, tuple[str, list[str], tuple[str, ...]]] = {
     "other names": ("d", ["input=drive", "format=kitti", "calibration=bin"], ("no calibration file", "000000.txt")),
     "classes": ("nuscenes", ["input=bin", "format=kitti", "calibration=lidar"], ("KITTI has no class", "bicycle")),
     "pose": ("nuscenes", ["input=bin", "format=nuscenes"], ("has no pose", "format=json")),
+    "device": ("d", ["input=bin", "device=gpu"], ("device must be auto, cpu or cuda, got 'gpu'",)),
+    "batch": ("d", ["input=bin", "batch_size=0"], ("batch_size must be at least 1",)),
+    "radius": ("d", ["input=bin", "radius=far"], ("radius must be metres above 0", "'far'")),
+    "no radius": ("d", ["input=bin", "radius=-1"], ("radius must be metres above 0",)),
     "benchmark": ("d", ["input=store", "format=nuscenes"], ("the benchmark has no class Car",)),
 }  # fmt: skip
 

@@ -39,6 +39,10 @@ def done(folder: Path) -> dict[str, Done]:
             "other points": [file, *STREETS, "dataset.rolling_shutter=true"],
             "no file": [f"checkpoint={folder / 'none.safetensors'}", *STREETS],
             "unknown probe": [file, *STREETS, "probe=svm"],
+            "pairs": [file, "dataset=simulator_small"],
+            "no cells": [file, *STREETS, "probe.per_class=0"],
+            "no device": [file, *STREETS, "device=gpu"],
+            "workers": [file, *STREETS, "num_workers=-1"],
         },
         folder,
     )
@@ -61,6 +65,10 @@ def test_errors_are_one_line(done: dict[str, Done]) -> None:
         "other points": "the backbone was trained on points of",
         "no file": "none.safetensors",
         "unknown probe": "svm",
+        "pairs": "dataset yields no labelled sweeps but pairs",
+        "no cells": "per_class and steps must be at least 1",
+        "no device": "device must be auto, cpu or cuda, got 'gpu'",
+        "workers": "num_workers must be at least 0",
     }
     for name, message in messages.items():
         assert done[name].returncode == 2, (name, done[name].stderr)
