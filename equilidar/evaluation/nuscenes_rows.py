@@ -46,7 +46,7 @@ def to_nuscenes_boxes(
     """
     best = found.scores.argsort(descending=True, stable=True)[:MAX_BOXES]
     rows = found.boxes.as_tensor()[best].double().numpy()
-    names = [class_names[label] for label in found.boxes.label[best].tolist()]
+    names: list[str] = [class_names[int(label)] for label in found.boxes.label[best].tolist()]
     unknown = [name for name in names if name not in CLASSES]
     if unknown:
         raise ValueError(f"nuScenes: the benchmark has no class {unknown[0]}, only {', '.join(CLASSES)}")

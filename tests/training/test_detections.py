@@ -47,7 +47,7 @@ def test_diverged_weights_are_named_with_the_sweeps(name: str) -> None:
     detector.state_dict()[tensor].view(-1)[0] = torch.nan
     found = detect(detector, points(), KEYS)
     with pytest.raises(
-        NonFiniteError, match="not finite in 2 of 2 sweeps, drive/a, drive/b; the detector's own .*diverged"
+        NonFiniteError, match=r"not finite in 2 of 2 sweeps, drive/a, drive/b; the detector's own .*diverged"
     ) as caught:
         stop_if_not_finite(found, detector)
     assert tensor in str(caught.value)
@@ -101,7 +101,9 @@ class Sweeps:
     """Sweeps of a source of the user's own, the second with a feature that is no number."""
 
     contract = SensorContract(("intensity",), (1.0,), "sensor")
-    keys = ["0", "1", "2"]
+
+    def __init__(self) -> None:
+        self.keys = ["0", "1", "2"]
 
     def __getitem__(self, index: int) -> Sweep:
         item = sweep(self.keys[index])
