@@ -126,11 +126,9 @@ class CenterSelection:
     def __call__(self, decoded: CenterBoxes) -> Detections:
         """Return what is left, by falling score in each sweep; `label` is the index among the head's classes."""
         batch, tasks, _ = decoded.scores.shape
-        # An untrained or diverged head can give sizes that overflow; suppression must not see them.
-        is_box, is_likely = decoded.boxes.isfinite().all(-1), decoded.scores > self.score_threshold
-        finite = decoded.finite & (is_box | ~is_likely).flatten(1).all(1)
-        usable = is_box & is_likely & self._in_range(decoded.boxes[..., :3])
-        rows = rows_where(usable.flatten(), "number of candidates")
+        is_box = decoded.boxes.isfinite().all(-1)
+        finite = decoded.finite & (is_box | (decoded.scores <= self.score_threshold)).flatten(1).all(1)
+        rows = rows_where(self._usable(decoded).flatten(), "number of candidates")
         group = rows.div(decoded.scores.shape[2], rounding_mode="floor")  # item * tasks + task
         boxes, scores = decoded.boxes.flatten(0, 2)[rows], decoded.scores.flatten()[rows]
         kept = self._suppress(boxes, scores, group, tasks)
@@ -152,11 +150,14 @@ class CenterSelection:
             finite,
         )
 
-    def _in_range(self, center: Float[Tensor, "B T N 3"]) -> Bool[Tensor, "B T N"]:
-        if self.center_range is None:
-            return torch.ones_like(center[..., 0], dtype=torch.bool)
-        bounds = constants(self.center_range, device=center.device, dtype=center.dtype)
-        return ((center >= bounds[:3]) & (center <= bounds[3:])).all(-1)
+    def _usable(self, decoded: CenterBoxes) -> Bool[Tensor, "B T N"]:
+        # An untrained or diverged head can give sizes that overflow; suppression must not see them.
+        usable = decoded.boxes.isfinite().all(-1) & (decoded.scores > self.score_threshold)
+        if self.center_range is not None:
+            bounds = constants(self.center_range, device=usable.device, dtype=decoded.boxes.dtype)
+            center = decoded.boxes[..., :3]
+            usable &= ((center >= bounds[:3]) & (center <= bounds[3:])).all(-1)
+        return usable
 
     def _suppress(self, boxes: Tensor, scores: Tensor, group: Tensor, tasks: int) -> Int64[Tensor, " K"]:
         """Return the kept rows by falling score."""

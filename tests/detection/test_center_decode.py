@@ -52,7 +52,7 @@ def test_decoding_by_loops(most: int) -> None:
     with torch.no_grad():
         decoded = decode_centers(predictions, most)
     selection = CenterSelection(center_range=RANGE, max_boxes=5000, nms_iou=1.0)
-    usable = (decoded.scores > selection.score_threshold) & selection._in_range(decoded.boxes[..., :3])
+    usable = selection._usable(decoded)
     first = 0
     for task, names in enumerate(TASKS):
         classes = list(range(first, first + len(names)))
