@@ -5,8 +5,10 @@ import sys
 from pathlib import Path
 
 from equilidar.doctor import examine, format_table, is_healthy
+from equilidar.training.quiet_pipe import quiet_pipe
 
 
+@quiet_pipe()
 def main() -> int:
     """Print the findings; the exit code is 1 where something needed is missing or broken."""
     parser = argparse.ArgumentParser(description=__doc__)

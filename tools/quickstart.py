@@ -7,7 +7,10 @@ import argparse
 import sys
 from pathlib import Path
 
+from equilidar.training.quiet_pipe import quiet_pipe
 
+
+@quiet_pipe()
 def main() -> int:
     """Run the quickstart; exit code 1 where a stage failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

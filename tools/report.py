@@ -9,7 +9,10 @@ import argparse
 import sys
 from pathlib import Path
 
+from equilidar.training.quiet_pipe import quiet_pipe
 
+
+@quiet_pipe()
 def main() -> int:
     """Read the runs, write and print the report; exit code 2 where a run cannot be read."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -1,6 +1,8 @@
 """What the sparse encoders of stride 8 share: grid, sizes, and the way through their stages."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
 from torch import nn
 
@@ -19,7 +21,7 @@ _DOWN: dict[str, tuple[IntTriple, IntTriple, IntTriple]] = {
 }
 
 
-class VoxelEncoder8x(nn.Module):
+class VoxelEncoder8x(nn.Module, ABC):
     """Five stages of sparse convolutions, down to stride (16, 8, 8); a subclass says what a stage is made of.
 
     Modules are named as OpenPCDet's `backbone_3d` names them (commit 8cacccec, `spconv_backbone.py`), so that its
@@ -27,38 +29,36 @@ class VoxelEncoder8x(nn.Module):
     2 levels. Stages of the result: "conv1", "conv2", "conv3", "conv4" and "out".
     """
 
-    conv_input: nn.Module
-    conv1: nn.Module
-    conv2: nn.Module
-    conv3: nn.Module
-    conv4: nn.Module
-    conv_out: nn.Module
+    CHANNELS: ClassVar[tuple[int, ...]]
 
     def __init__(
         self,
         grid: GridSpec,
         in_channels: int,
-        engine: str,
-        widths: Sequence[int],
-        norm_eps: float,
-        norm_momentum: float,
+        engine: str = "auto",
+        width: float = 1.0,
+        channels: Sequence[int] | None = None,
+        norm_eps: float = 1e-3,
+        norm_momentum: float = 0.01,
     ) -> None:
-        """Check the sizes and publish them.
+        """Build the layers.
 
         Args:
             grid: input range and voxel size; y and x must hold multiples of 8 voxels, z 24, 40, 56 ...
             in_channels: 3 coordinates and the point features.
             engine: of the sparse convolutions: auto, reference or spconv.
-            widths: channels of conv_input, conv1, conv2, conv3, conv4, conv_out.
+            width: factor on all channels, for small machines.
+            channels: of conv_input, conv1, conv2, conv3, conv4, conv_out; the class's own CHANNELS by default.
             norm_eps: epsilon of batch normalisation.
             norm_momentum: momentum of batch normalisation.
 
         Raises:
-            ValueError: the grid does not divide, or a size is not positive.
+            ValueError: the grid does not divide, or a size is not one that can be built.
         """
         super().__init__()
         name = type(self).__name__
         check_grid(grid, name)
+        widths = [round(width * count) for count in (self.CHANNELS if channels is None else channels)]
         if len(widths) != 6 or min(widths) < 1 or in_channels < 3:
             raise ValueError(
                 f"{name}: channels times width must be 6 positive counts, got {list(widths)}; "
@@ -68,6 +68,21 @@ class VoxelEncoder8x(nn.Module):
         self.arguments = {"channels": list(widths), "norm_eps": norm_eps}
         self.feature_info = _feature_info(grid, widths)
         self._engine, self._norm_eps, self._norm_momentum = engine, norm_eps, norm_momentum
+        stem, first, second, third, fourth, last = widths
+        self.conv_input = self._submanifold(in_channels, stem)
+        self.conv1 = self._first(stem, first)
+        self.conv2 = nn.Sequential(self._strided("conv2", first, second), *self._between(second))
+        self.conv3 = nn.Sequential(self._strided("conv3", second, third), *self._between(third))
+        self.conv4 = nn.Sequential(self._strided("conv4", third, fourth), *self._between(fourth))
+        self.conv_out = self._strided("conv_out", fourth, last)
+
+    @abstractmethod
+    def _first(self, inside: int, outside: int) -> nn.Sequential:
+        """Return the first stage, which has no strided convolution."""
+
+    @abstractmethod
+    def _between(self, channels: int) -> tuple[nn.Module, nn.Module]:
+        """Return what follows a strided convolution."""
 
     def _submanifold(self, inside: int, outside: int) -> SparseBlock:
         conv = SubmanifoldConv3d(inside, outside, 3, engine=self._engine)

@@ -1,55 +1,19 @@
 """VoxelBackBone8x: the sparse encoder of SECOND (Yan et al., Sensors 2018) as OpenPCDet has it."""
 
-from collections.abc import Sequence
+from typing import ClassVar
 
 from torch import nn
 
 from equilidar.backbones.voxel_encoder import VoxelEncoder8x
-from equilidar.structures import GridSpec
-
-_CHANNELS = (16, 16, 32, 64, 64, 128)
 
 
 class VoxelBackBone8x(VoxelEncoder8x):
     """Twelve sparse convolutions in five stages; see `VoxelEncoder8x`."""
 
-    def __init__(
-        self,
-        grid: GridSpec,
-        in_channels: int,
-        engine: str = "auto",
-        width: float = 1.0,
-        channels: Sequence[int] = _CHANNELS,
-        norm_eps: float = 1e-3,
-        norm_momentum: float = 0.01,
-    ) -> None:
-        """Build the layers.
+    CHANNELS: ClassVar[tuple[int, ...]] = (16, 16, 32, 64, 64, 128)
 
-        Args:
-            grid: input range and voxel size; y and x must hold multiples of 8 voxels, z 24, 40, 56 ...
-            in_channels: 3 coordinates and the point features.
-            engine: of the sparse convolutions: auto, reference or spconv.
-            width: factor on all channels, for small machines.
-            channels: of conv_input, conv1, conv2, conv3, conv4, conv_out.
-            norm_eps: epsilon of batch normalisation.
-            norm_momentum: momentum of batch normalisation.
+    def _first(self, inside: int, outside: int) -> nn.Sequential:
+        return nn.Sequential(self._submanifold(inside, outside))
 
-        Raises:
-            ValueError: the grid does not divide, or a size is not positive.
-        """
-        widths = [round(width * count) for count in channels]
-        super().__init__(grid, in_channels, engine, widths, norm_eps, norm_momentum)
-        stem, first, second, third, fourth, last = widths
-        self.conv_input = self._submanifold(in_channels, stem)
-        self.conv1 = nn.Sequential(self._submanifold(stem, first))
-        self.conv2 = self._stage("conv2", first, second)
-        self.conv3 = self._stage("conv3", second, third)
-        self.conv4 = self._stage("conv4", third, fourth)
-        self.conv_out = self._strided("conv_out", fourth, last)
-
-    def _stage(self, name: str, inside: int, outside: int) -> nn.Sequential:
-        return nn.Sequential(
-            self._strided(name, inside, outside),
-            self._submanifold(outside, outside),
-            self._submanifold(outside, outside),
-        )
+    def _between(self, channels: int) -> tuple[nn.Module, nn.Module]:
+        return self._submanifold(channels, channels), self._submanifold(channels, channels)

@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from equilidar.structures import Sweep
+
 
 class FaultySweepError(ValueError):
     """A sweep cannot be used: corrupt, empty, truncated, or holding values that are not finite."""
@@ -24,6 +26,12 @@ class Fault:
 
     key: str
     reason: str
+
+
+def points_flaw(sweep: Sweep) -> str | None:
+    """Return what is not finite in a sweep's points: readers of this package look themselves, a user's may not."""
+    wrong = ~(sweep.xyz.isfinite().all(1) & sweep.features.isfinite().all(1))
+    return f"{int(wrong.sum())} of {len(wrong)} points are not finite" if bool(wrong.any()) else None
 
 
 @dataclass

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchdata.stateful_dataloader import StatefulDataLoader
 
-from equilidar.data.faults import Fault, FaultySweepError
+from equilidar.data.faults import Fault, FaultySweepError, points_flaw
 from equilidar.data.protocols import LabelledDataset, PairDataset
 from equilidar.data.sampler import SampleRequest, SeededSampler
 from equilidar.data.transport import Arena, pack, room_for, unpack
@@ -82,15 +82,14 @@ class RequestedSamples(Dataset):
 
 
 def _flaw(item: SweepPair | LabelledSweep) -> str | None:
-    """Return what is not finite in a sample: readers of this package look themselves, a user's own may not.
+    """Return what is not finite in a sample.
 
     One such point would make every loss of its batch NaN, and a box that is nowhere would be dropped without a word.
     """
     sweeps = {"source": item.source, "target": item.target} if isinstance(item, SweepPair) else {"sweep": item.sweep}
     for name, sweep in sweeps.items():
-        wrong = ~(sweep.xyz.isfinite().all(1) & sweep.features.isfinite().all(1))
-        if bool(wrong.any()):
-            return f"its {name} has {int(wrong.sum())} of {len(wrong)} points that are not finite"
+        if (flaw := points_flaw(sweep)) is not None:
+            return f"{name}: {flaw}"
     if isinstance(item, LabelledSweep):
         boxes = item.boxes.as_tensor()
         wrong = ~(boxes.isfinite().all(1) & (boxes[:, 3:6] > 0).all(1))

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from equilidar.detection.center_predictions import BOX_CODES, CenterLayout, CenterPredictions, class_table
-from equilidar.detection.decode import rank_in_run
+from equilidar.detection.decode import all_finite, rank_in_run
 from equilidar.ops.nms import circle_nms, nms_batched
 from equilidar.structures import Boxes3D, Detections
 from equilidar.structures import offsets as batch_offsets
@@ -28,12 +28,14 @@ class CenterBoxes(Movable):
         velocities: (B, T, N, 2) metres per second, NaN where the head has none.
         scores: (B, T, N) probability.
         classes: (B, T, N) int64 index into the layout's classes.
+        finite: (B,) bool, whether all raw outputs of the sweep were finite.
     """
 
     boxes: Float[Tensor, "B T N 7"]
     velocities: Float[Tensor, "B T N 2"]
     scores: Float[Tensor, "B T N"]
     classes: Int64[Tensor, "B T N"]
+    finite: Bool[Tensor, " B"]
 
 
 def decode_centers(predictions: CenterPredictions, max_candidates: int = 500) -> CenterBoxes:
@@ -52,7 +54,7 @@ def decode_centers(predictions: CenterPredictions, max_candidates: int = 500) ->
     yaw = torch.atan2(codes[..., 7:8], codes[..., 6:7])
     boxes = torch.cat([center, codes[..., 2:3], codes[..., 3:6].exp(), yaw], -1)
     velocity = codes[..., BOX_CODES:] if layout.has_velocity else torch.full_like(codes[..., :2], math.nan)
-    return CenterBoxes(boxes, velocity, scores, classes)
+    return CenterBoxes(boxes, velocity, scores, classes, all_finite(predictions.heatmap, predictions.codes))
 
 
 def _likeliest(
@@ -124,6 +126,8 @@ class CenterSelection:
     def __call__(self, decoded: CenterBoxes) -> Detections:
         """Return what is left, by falling score in each sweep; `label` is the index among the head's classes."""
         batch, tasks, _ = decoded.scores.shape
+        is_box = decoded.boxes.isfinite().all(-1)
+        finite = decoded.finite & (is_box | (decoded.scores <= self.score_threshold)).flatten(1).all(1)
         rows = rows_where(self._usable(decoded).flatten(), "number of candidates")
         group = rows.div(decoded.scores.shape[2], rounding_mode="floor")  # item * tasks + task
         boxes, scores = decoded.boxes.flatten(0, 2)[rows], decoded.scores.flatten()[rows]
@@ -143,6 +147,7 @@ class CenterSelection:
         return Detections(
             Boxes3D.make(best[:, :3], best[:, 3:6], best[:, 6], label=label, velocity=velocity, offsets=offsets),
             scores[kept],
+            finite,
         )
 
     def _usable(self, decoded: CenterBoxes) -> Bool[Tensor, "B T N"]:

@@ -91,7 +91,10 @@ class Detector(nn.Module, ABC):
 
     @abstractmethod
     def decode(self, predictions: Any) -> Detections:
-        """Return the boxes found, by falling score in each sweep, labels as in the dataset; no gradient."""
+        """Return the boxes found, by falling score in each sweep, labels as in the dataset; no gradient.
+
+        Outputs that are not finite give no boxes; `Detections.finite` says where there were any.
+        """
 
     def known(self, boxes: Boxes3D, keys: Sequence[str] = ()) -> Boxes3D:
         """Return checked boxes with labels into `classes`, -1 where the detector does not know the class.
@@ -109,7 +112,7 @@ class Detector(nn.Module, ABC):
     def outside(self, found: Detections) -> Detections:
         """Return detections of `classes` with labels as in the dataset."""
         boxes = dataclasses.replace(found.boxes, label=self.label_of_class[found.boxes.label])
-        return Detections(boxes, found.scores)
+        return dataclasses.replace(found, boxes=boxes)
 
 
 def check_boxes(boxes: Boxes3D, keys: Sequence[str]) -> None:

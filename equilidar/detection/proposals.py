@@ -21,11 +21,13 @@ class Proposals(Movable):
         boxes: (B, R, 7) x, y, z, length, width, height, yaw; a unit box at the origin where there is none.
         labels: (B, R) int64 index into the detector's classes.
         valid: (B, R) whether there is one: sweeps with fewer than R are padded.
+        finite: (B,) whether all that the first stage said of the sweep was finite.
     """
 
     boxes: Float[Tensor, "B R 7"]
     labels: Int64[Tensor, "B R"]
     valid: Bool[Tensor, "B R"]
+    finite: Bool[Tensor, " B"]
 
 
 @torch.no_grad()
@@ -42,6 +44,7 @@ def propose(predictions: AnchorPredictions, selection: BoxSelection) -> Proposal
 
 
 def _padded(found: Detections, length: int) -> Proposals:
+    assert found.finite is not None
     boxes = found.boxes
     item = boxes.batch_index
     place = torch.arange(len(boxes), device=item.device) - boxes.offsets[item]
@@ -50,4 +53,4 @@ def _padded(found: Detections, length: int) -> Proposals:
     labels = boxes.label.new_zeros(boxes.batch_size, length)
     rows[item, place], labels[item, place] = boxes.as_tensor(), boxes.label
     valid = torch.arange(length, device=item.device) < boxes.offsets.diff()[:, None]
-    return Proposals(rows, labels, valid)
+    return Proposals(rows, labels, valid, found.finite)

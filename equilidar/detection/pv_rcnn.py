@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -62,6 +63,8 @@ class PVRCNN(TwoStageDetector):
         ValueError: a class of the head is none of the dataset's, or there twice.
     """
 
+    SELECTION: ClassVar[BoxSelection] = BoxSelection(0.1, 0.1)
+
     def __init__(
         self,
         backbone: DetectionBackbone,
@@ -85,7 +88,7 @@ class PVRCNN(TwoStageDetector):
             class_names=class_names,
             loss=loss,
             second=second,
-            selection=selection or BoxSelection(0.1, 0.1),
+            selection=selection,
         )
         self.pfe, self.point_head = pfe, point_head
         self.point_loss = point_loss or PointLoss()

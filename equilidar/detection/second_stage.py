@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from equilidar.detection.decode import AnchorBoxes, BoxSelection
+from equilidar.detection.decode import AnchorBoxes, BoxSelection, all_finite
 from equilidar.detection.predictions import AnchorPredictions
 from equilidar.detection.proposals import propose
 from equilidar.detection.roi_frame import decode_in_roi
@@ -59,7 +59,8 @@ class SecondStage:
             said = refine(proposals.boxes)
             boxes = decode_in_roi(said.deltas.float(), proposals.boxes)
             scores = torch.where(proposals.valid, said.logits.float().sigmoid(), -1.0)
-        return AnchorBoxes(boxes, scores, proposals.labels)
+        finite = proposals.finite & all_finite(said.logits, said.deltas)
+        return AnchorBoxes(boxes, scores, proposals.labels, finite)
 
 
 def joined(*losses: LossTerms) -> LossTerms:

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Int64
@@ -31,11 +31,13 @@ class TwoStageDetector(Detector):
         class_names: the dataset's classes, which labels refer to.
         loss: of the first stage.
         second: proposals, their targets and loss.
-        selection: which refined boxes are detections.
+        selection: which refined boxes are detections; the class's own SELECTION by default.
 
     Raises:
         ValueError: a class of the head is none of the dataset's, or there twice.
     """
+
+    SELECTION: ClassVar[BoxSelection]
 
     def __init__(
         self,
@@ -45,15 +47,15 @@ class TwoStageDetector(Detector):
         roi_head: nn.Module,
         *,
         class_names: Sequence[str],
-        loss: AnchorLoss | None,
-        second: SecondStage | None,
-        selection: BoxSelection,
+        loss: AnchorLoss | None = None,
+        second: SecondStage | None = None,
+        selection: BoxSelection | None = None,
     ) -> None:
         super().__init__(backbone, [anchor.name for anchor in head.classes], class_names)
         self.neck, self.head, self.roi_head = neck, head, roi_head
         self.anchor_loss = loss or AnchorLoss()
         self.second = second or SecondStage()
-        self.selection = selection
+        self.selection = selection or self.SELECTION
 
     @abstractmethod
     def refine(self, predictions: Any) -> Callable:

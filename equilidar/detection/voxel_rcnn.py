@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 from equilidar.detection.anchor_head import AnchorHead
 from equilidar.detection.anchors import AnchorClass
@@ -32,44 +33,12 @@ class VoxelRCNNPredictions(Movable):
 
 
 class VoxelRCNN(TwoStageDetector):
-    """An anchor-based detector of two stages.
+    """An anchor-based detector of two stages, the second on a `VoxelRoIHead`; see `TwoStageDetector`.
 
-    Args:
-        backbone: any backbone (see `DetectionBackbone`) that has the stages which `roi_head` reads.
-        neck: dense network on its map.
-        head: anchor head on the neck's map.
-        roi_head: second stage.
-        class_names: the dataset's classes, which labels refer to.
-        loss: of the first stage.
-        second: proposals, their targets and loss.
-        selection: which refined boxes are detections.
-
-    Raises:
-        ValueError: a class of the head is none of the dataset's, or there twice.
+    The backbone must have the stages that the RoI head reads.
     """
 
-    def __init__(
-        self,
-        backbone: DetectionBackbone,
-        neck: BEVNeck,
-        head: AnchorHead,
-        roi_head: VoxelRoIHead,
-        *,
-        class_names: Sequence[str],
-        loss: AnchorLoss | None = None,
-        second: SecondStage | None = None,
-        selection: BoxSelection | None = None,
-    ) -> None:
-        super().__init__(
-            backbone,
-            neck,
-            head,
-            roi_head,
-            class_names=class_names,
-            loss=loss,
-            second=second,
-            selection=selection or BoxSelection(0.3, 0.1),
-        )
+    SELECTION: ClassVar[BoxSelection] = BoxSelection(0.3, 0.1)
 
     def forward(self, points: PointCloudBatch) -> VoxelRCNNPredictions:
         """Return the first stage's raw outputs and the backbone's features."""

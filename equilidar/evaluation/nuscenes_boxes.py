@@ -3,6 +3,7 @@
 Caesar et al., "nuScenes: A multimodal dataset for autonomous driving", CVPR 2020; configuration detection_cvpr_2019.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -77,6 +78,15 @@ class NuscenesBoxes:
         """Return some of the boxes of the same samples."""
         columns = {field.name: getattr(self, field.name)[rows] for field in fields(self) if field.name != "samples"}
         return type(self)(samples=self.samples, **columns)
+
+    @classmethod
+    def concatenate(cls, parts: "Sequence[NuscenesBoxes]") -> "NuscenesBoxes":
+        """Return the boxes of all samples of at least one part, which share none."""
+        names = [field.name for field in fields(cls) if field.name not in ("samples", "sample")]
+        columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+        first = np.cumsum([0, *(len(part.samples) for part in parts)])
+        sample = np.concatenate([part.sample + start for part, start in zip(parts, first[:-1], strict=True)])
+        return cls(samples=tuple(token for part in parts for token in part.samples), sample=sample, **columns)
 
 
 @dataclass(slots=True)

@@ -9,6 +9,7 @@ detection_score, attribute_name ("": none); in box files also ego_translation an
 import json
 import math
 from array import array
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -141,8 +142,24 @@ def _check(boxes: NuscenesBoxes, path: Path) -> None:
             raise ValueError(f"{path}: {where}: {what.format(size=boxes.size[row].tolist())}")
 
 
-def write_submission(path: Path, boxes: NuscenesBoxes) -> None:
-    """Write detections as the benchmark's server takes them: LiDAR only, every sample of `boxes.samples` named."""
+def write_submission(path: Path, parts: Iterable[NuscenesBoxes]) -> None:
+    """Write detections as the benchmark's server takes them, part by part: LiDAR only, each part's samples named.
+
+    The file appears whole or not at all.
+    """
+    meta = {f"use_{sensor}": sensor == "lidar" for sensor in ("camera", "lidar", "radar", "map", "external")}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path) as file:
+        file.write(b'{"meta": ' + json.dumps(meta).encode() + b', "results": {')
+        separator = ""
+        for boxes in parts:
+            for token, rows in _submitted(boxes).items():
+                file.write(f"{separator}\n{json.dumps(token)}: {json.dumps(rows)}".encode())
+                separator = ","
+        file.write(b"\n}}\n")
+
+
+def _submitted(boxes: NuscenesBoxes) -> dict[str, list[dict[str, Any]]]:
     results: dict[str, list[dict[str, Any]]] = {token: [] for token in boxes.samples}
     columns = (boxes.sample, boxes.center, boxes.size, boxes.rotation, boxes.velocity, boxes.label, boxes.score)
     rows = zip(*(column.tolist() for column in (*columns, boxes.attribute)), strict=True)
@@ -160,7 +177,4 @@ def write_submission(path: Path, boxes: NuscenesBoxes) -> None:
                 "attribute_name": "" if attribute == NO_ATTRIBUTE else ATTRIBUTES[attribute],
             }
         )
-    used = {"use_camera": False, "use_lidar": True, "use_radar": False, "use_map": False, "use_external": False}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(path) as file:
-        file.write(json.dumps({"meta": used, "results": results}).encode())
+    return results

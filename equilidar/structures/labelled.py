@@ -122,10 +122,13 @@ class Detections(Movable):
     Attributes:
         boxes: oriented boxes, `label` the class index.
         scores: (M,) confidence in 0..1.
+        finite: (B,) bool, whether all that the detector said of a sweep was finite: where it was not, that nothing was
+            found says nothing. None: nobody looked.
     """
 
     boxes: Boxes3D
     scores: Float[Tensor, " M"]
+    finite: Bool[Tensor, " B"] | None = None
 
     @property
     def offsets(self) -> Int64[Tensor, " B1"]:

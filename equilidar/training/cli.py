@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from equilidar.training.known_keys import explain_override, missing_keys
+from equilidar.training.quiet_pipe import quiet_pipe
 
 if TYPE_CHECKING:
     from equilidar.training.run_directory import RunDirectory
@@ -114,7 +115,8 @@ def _run(task: Main, cfg: DictConfig, check: Callable[[dict[str, Any]], None]) -
     if missing:
         raise MissingValueError(f"{', '.join(missing)} must be given: add {' '.join(f'{key}=...' for key in missing)}")
     OmegaConf.to_container(cfg, resolve=True)  # an interpolation that leads nowhere shows now, not in an hour
-    task(cfg)
+    with quiet_pipe():
+        task(cfg)
 
 
 def _report(error: Exception, config_name: str) -> NoReturn:

@@ -4,21 +4,23 @@ The journal is JSON lines: first what it was made from, then a line for each swe
 """
 
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.spatial.transform import Rotation
+import torch
 
 from equilidar.atomic_file import atomic_file
 from equilidar.data.kitti_calibration import read_calibration
 from equilidar.evaluation.kitti_files import file_texts
 from equilidar.evaluation.kitti_rows import to_kitti_rows
-from equilidar.evaluation.nuscenes_boxes import CLASSES
-from equilidar.evaluation.nuscenes_files import MAX_BOXES
-from equilidar.structures import Detections
+from equilidar.evaluation.nuscenes_boxes import NuscenesBoxes
+from equilidar.evaluation.nuscenes_files import write_submission
+from equilidar.evaluation.nuscenes_rows import to_nuscenes_boxes
+from equilidar.structures import Boxes3D, Detections
 
 JOURNAL = "detections.jsonl"
 LIDAR_AS_CAMERA = "lidar"
@@ -152,38 +154,22 @@ def write_nuscenes(path: Path, journal: Journal, tokens: Mapping[str, str]) -> N
     Raises:
         ValueError: nuScenes knows no such class.
     """
-    meta = {f"use_{sensor}": sensor == "lidar" for sensor in ("camera", "lidar", "radar", "map", "external")}
-    with atomic_file(path) as file:
-        file.write(b'{"meta": ' + json.dumps(meta).encode() + b', "results": {')
-        separator = b""
-        for entry in journal.entries():
-            token = tokens.get(entry["key"], entry["key"].rpartition("/")[2])
-            boxes = sorted(entry["boxes"], key=lambda box: -box["score"])[:MAX_BOXES]
-            pose = np.array(entry["world_T_sensor"])
-            row = json.dumps([_nuscenes_box(box, token, pose) for box in boxes])
-            file.write(separator + f"\n{json.dumps(token)}: {row}".encode())
-            separator = b","
-        file.write(b"\n}}\n")
+    write_submission(path, (_submitted(entry, tokens) for entry in journal.entries()))
 
 
-def _nuscenes_box(box: Mapping[str, Any], token: str, world_T_sensor: np.ndarray) -> dict[str, Any]:
-    if box["class"] not in CLASSES:
-        raise ValueError(f"format=nuscenes: the benchmark has no class {box['class']}, only {', '.join(CLASSES)}")
-    rotation = world_T_sensor[:3, :3]
-    x, y, z, w = (Rotation.from_matrix(rotation) * Rotation.from_euler("z", box["yaw"])).as_quat()
-    length, width, height = box["size"]
-    # A detector without velocities says that all stands still.
-    velocity = rotation @ np.array([*box.get("velocity", (0.0, 0.0)), 0.0])
-    return {
-        "sample_token": token,
-        "translation": (rotation @ np.array(box["center"]) + world_T_sensor[:3, 3]).tolist(),
-        "size": [width, length, height],
-        "rotation": [w, x, y, z],
-        "velocity": velocity[:2].tolist(),
-        "detection_name": box["class"],
-        "detection_score": box["score"],
-        "attribute_name": "",
-    }
+def _submitted(entry: Mapping[str, Any], tokens: Mapping[str, str]) -> NuscenesBoxes:
+    token = tokens.get(entry["key"], entry["key"].rpartition("/")[2])
+    boxes = entry["boxes"]
+    names, unknown = sorted({box["class"] for box in boxes}), (math.nan, math.nan)
+    found = Boxes3D.make(
+        torch.tensor([box["center"] for box in boxes]).reshape(-1, 3),
+        torch.tensor([box["size"] for box in boxes]).reshape(-1, 3),
+        torch.tensor([box["yaw"] for box in boxes]),
+        label=torch.tensor([names.index(box["class"]) for box in boxes], dtype=torch.int64),
+        velocity=torch.tensor([[*box.get("velocity", unknown), 0.0] for box in boxes]).reshape(-1, 3),
+    )
+    scores = torch.tensor([box["score"] for box in boxes], dtype=torch.float32)
+    return to_nuscenes_boxes(token, Detections(found, scores), names, np.array(entry["world_T_sensor"]))
 
 
 def _difference(first: bytes, settings: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from equilidar.data.loading import LoadedBatch
 from equilidar.detection.detector import Detector
 from equilidar.objectives.reduction import any_process
 from equilidar.structures import Detections, LabelledBatch, LossTerms
-from equilidar.training.detections import gather_detections, split_detections
+from equilidar.training.detections import detect, gather_detections, stop_if_not_finite
 from equilidar.training.ema import TargetNetwork, WeightAverage, follow
 from equilidar.training.parameter_groups import group_rates, parameter_groups, scale_group_rates
 from equilidar.training.score import Score, Scorer
@@ -127,12 +127,16 @@ class FinetuneModule(pl.LightningModule):
     def validation_step(self, loaded: LoadedBatch[LabelledBatch], batch_idx: int) -> None:
         """Detect in one batch."""
         if loaded.batch is not None:
-            found = self.evaluated.decode(self.evaluated(loaded.batch.points)).to("cpu")
-            self.detections.update(zip(loaded.batch.keys, split_detections(found), strict=True))
+            self.detections.update(detect(self.evaluated, loaded.batch.points, loaded.batch.keys))
 
     def on_validation_epoch_end(self) -> None:
-        """Score the detections of all processes and log the moderate figures."""
+        """Score the detections of all processes and log the moderate figures.
+
+        Raises:
+            NonFiniteError: the detector's outputs are not finite; in all processes, so that none waits for another.
+        """
         self.detections = gather_detections(self.detections)
+        stop_if_not_finite(self.detections, self.evaluated)
         if self.trainer.sanity_checking:
             return
         self.score = self.scorer(self.detections)

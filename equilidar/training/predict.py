@@ -14,7 +14,7 @@ from equilidar.data.protocols import LabelledDataset
 from equilidar.detection.detector import Detector
 from equilidar.nn.device import device_of
 from equilidar.structures import Detections, GridSpec, LabelledBatch
-from equilidar.training.detections import split_detections
+from equilidar.training.detections import detect, stop_if_not_finite
 from equilidar.training.saved_detector import check_input
 from equilidar.training.scoring import scorer_for
 
@@ -70,6 +70,9 @@ def predict(
         num_workers: processes that read.
         device: where to compute; "auto" takes the GPU where there is one.
         progress: show a bar.
+
+    Raises:
+        NonFiniteError: the detector's outputs are not finite.
     """
     device = device_of(device)
     loader = make_loader(
@@ -82,7 +85,7 @@ def predict(
     for loaded in batches:
         faults += loaded.faults
         if loaded.batch is not None:
-            points = loaded.batch.points.to(device)
-            detections = detector.decode(detector(points)).to("cpu")
-            found.update(zip(loaded.batch.keys, split_detections(detections), strict=True))
+            here = detect(detector, loaded.batch.points.to(device), loaded.batch.keys)
+            stop_if_not_finite(here, detector)
+            found |= here
     return found, faults

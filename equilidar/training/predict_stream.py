@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from equilidar.checkpoint.detector import SavedDetector
 from equilidar.checkpoint.identity import content_hash
-from equilidar.data.faults import Fault, FaultySweepError
+from equilidar.data.faults import Fault, FaultySweepError, points_flaw
 from equilidar.data.sweep_sources import DatasetSweeps, Reading, StoredSweeps, SweepSource, open_sweeps
 from equilidar.detection.detector import Detector
 from equilidar.nn.device import device_of
@@ -20,7 +20,7 @@ from equilidar.report.detection_pictures import detections_picture
 from equilidar.report.pictures import save_picture
 from equilidar.structures import Detections, GridSpec, PointCloudBatch, Sweep
 from equilidar.training.detection_files import JOURNAL, Journal, KittiText, entry_of, write_nuscenes
-from equilidar.training.detections import split_detections
+from equilidar.training.detections import detect, stop_if_not_finite
 from equilidar.training.saved_detector import check_points
 
 FORMATS = ("json", "kitti", "nuscenes")
@@ -155,6 +155,7 @@ def predict_stream(
 
     Raises:
         ValueError: the folder holds other detections, or the format asks for what the sweeps do not have.
+        NonFiniteError: the detector's outputs are not finite; what was found before stays.
     """
     if batch_size < 1 or num_workers < 0:
         raise ValueError(f"batch_size must be at least 1 and num_workers 0, got {batch_size} and {num_workers}")
@@ -181,10 +182,11 @@ def predict_stream(
                     check_intensity(sweeps[0])
                     look_at_intensity = False
                 points = PointCloudBatch.collate([sweep.points() for sweep in sweeps]).to(device)
-                found = split_detections(detector.decode(detector(points)).to("cpu"))
-                num_boxes += sum(len(one.boxes) for one in found)
-                for sweep, one in zip(sweeps, found, strict=True):
-                    writer.write(sweep, one)
+                found = detect(detector, points, [sweep.key for sweep in sweeps])
+                stop_if_not_finite(found, detector)
+                for sweep in sweeps:
+                    num_boxes += len(found[sweep.key].boxes)
+                    writer.write(sweep, found[sweep.key])
             bar.update(len(items))
     journal.close()
     writer.finish()
@@ -200,9 +202,11 @@ class _Read(Dataset[Sweep | Fault]):
 
     def __getitem__(self, index: int) -> Sweep | Fault:
         try:
-            return self._source[index]
+            sweep = self._source[index]
         except FaultySweepError as error:
             return Fault(self._source.keys[index], str(error))
+        flaw = points_flaw(sweep)
+        return sweep if flaw is None else Fault(sweep.key, flaw)
 
 
 class _Writer:

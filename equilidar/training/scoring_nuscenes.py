@@ -6,35 +6,16 @@ from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 import torch
-from scipy.spatial.transform import Rotation
 
 from equilidar.data.protocols import LabelledDataset
 from equilidar.evaluation.nuscenes import ERRORS, evaluate_nuscenes
-from equilidar.evaluation.nuscenes_boxes import ATTRIBUTES, CLASSES, NO_ATTRIBUTE, UNKNOWN_POINTS, NuscenesBoxes
-from equilidar.evaluation.nuscenes_files import MAX_BOXES, write_submission
+from equilidar.evaluation.nuscenes_boxes import CLASSES, NuscenesBoxes
+from equilidar.evaluation.nuscenes_files import write_submission
+from equilidar.evaluation.nuscenes_rows import to_nuscenes_boxes
 from equilidar.evaluation.nuscenes_tables import NuscenesTruth, read_tables
 from equilidar.evaluation.text_table import without_nan
 from equilidar.structures import Detections
 from equilidar.training.score import Score, nothing_found
-
-# Which attribute a class has most often in the training split, and which one it has above MOVES metres per second:
-# a LiDAR detector predicts none (as OpenPCDet's pcdet/datasets/nuscenes/nuscenes_utils.py).
-_AT_REST = {
-    "car": "vehicle.parked",
-    "truck": "vehicle.parked",
-    "construction_vehicle": "vehicle.parked",
-    "trailer": "vehicle.parked",
-    "bus": "vehicle.stopped",
-    "motorcycle": "cycle.without_rider",
-    "bicycle": "cycle.without_rider",
-    "pedestrian": "pedestrian.standing",
-}
-_MOVING = {
-    **dict.fromkeys(("car", "truck", "construction_vehicle", "trailer", "bus"), "vehicle.moving"),
-    **dict.fromkeys(("motorcycle", "bicycle"), "cycle.with_rider"),
-    "pedestrian": "pedestrian.moving",
-}
-MOVES = 0.2
 
 
 @runtime_checkable
@@ -78,49 +59,21 @@ class NuScenesScorer:
 
     def write(self, folder: Path, detections: Mapping[str, Detections]) -> None:
         """Write results_nusc.json, a submission."""
-        write_submission(folder / "results_nusc.json", self._boxes(detections))
+        write_submission(folder / "results_nusc.json", [self._boxes(detections)])
 
     def _boxes(self, detections: Mapping[str, Detections]) -> NuscenesBoxes:
-        parts = [
-            self._of_frame(place, index, detections.get(self.dataset.keys[index], nothing_found()))
-            for place, index in enumerate(self.indices)
-        ]
-        sample, label, center, size, rotation, velocity, score, attribute = (
-            np.concatenate(column) for column in zip(*parts, strict=True)
+        names, keys, tokens = self.dataset.class_names, self.dataset.keys, self.dataset.sample_tokens
+        return NuscenesBoxes.concatenate(
+            [
+                to_nuscenes_boxes(
+                    tokens[index],
+                    detections.get(keys[index], nothing_found()),
+                    names,
+                    self.dataset.world_T_sensor(index).double().numpy(),
+                )
+                for index in self.indices
+            ]
         )
-        return NuscenesBoxes(
-            tuple(self.dataset.sample_tokens[index] for index in self.indices),
-            *(sample, label, center, size, rotation, velocity, np.full((len(label), 2), np.nan)),
-            *(np.full(len(label), UNKNOWN_POINTS), score, attribute),
-        )
-
-    def _of_frame(self, place: int, index: int, found: Detections) -> tuple[np.ndarray, ...]:
-        """Return the columns of one frame's best detections, in the global frame."""
-        best = found.scores.argsort(descending=True, stable=True)[:MAX_BOXES]
-        rows = found.boxes.as_tensor()[best].double().numpy()
-        pose = self.dataset.world_T_sensor(index).double().numpy()
-        turn = Rotation.from_matrix(pose[:3, :3])
-        x, y, z, w = (turn * Rotation.from_euler("z", rows[:, 6:])).as_quat().reshape(-1, 4).T
-        # A detector without velocities says that all stands still.
-        velocity = found.boxes.velocity[best].nan_to_num().double().numpy()
-        velocity = (velocity @ pose[:3, :3].T)[:, :2]
-        names = [self.dataset.class_names[label] for label in found.boxes.label[best].tolist()]
-        moves = (np.linalg.norm(velocity, axis=1) > MOVES).tolist()
-        return (
-            np.full(len(best), place),
-            np.array([CLASSES.index(name) for name in names], dtype=np.int64),
-            rows[:, :3] @ pose[:3, :3].T + pose[:3, 3],
-            rows[:, [4, 3, 5]],
-            np.stack([w, x, y, z], 1),
-            velocity,
-            found.scores[best].double().numpy(),
-            np.array([_attribute(name, move) for name, move in zip(names, moves, strict=True)], dtype=np.int64),
-        )
-
-
-def _attribute(name: str, moves: bool) -> int:
-    attribute = (_MOVING if moves else _AT_REST).get(name)
-    return NO_ATTRIBUTE if attribute is None else ATTRIBUTES.index(attribute)
 
 
 def _only(truth: NuscenesTruth, tokens: tuple[str, ...]) -> NuscenesTruth:

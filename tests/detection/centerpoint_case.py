@@ -139,7 +139,7 @@ def head_targets(targets: Arrays, num_heads: int) -> dict[int, HeadTargets]:
         if not key.startswith("targets/") or "loss" in key or "gt_boxes" in key:
             continue
         name = key.removeprefix("targets/")
-        match = _NUMBER.search(name)
+        match = next((found for found in _NUMBER.finditer(name) if int(found[1] or found[2]) < num_heads), None)
         if match:
             bare = name[: match.start()] + name[match.end() :]
             _put(found.setdefault(int(match[1] or match[2]), HeadTargets()), bare.lower(), array)
@@ -150,6 +150,8 @@ def head_targets(targets: Arrays, num_heads: int) -> dict[int, HeadTargets]:
 
 
 def _put(head: HeadTargets, name: str, array: np.ndarray) -> None:
+    if array.ndim == 0 or name.endswith(("shape", "sample_idx", "sample_val")):
+        return  # sums, and samples of what is there whole
     if "heatmap" in name or "hm" in name:
         if array.ndim == 2 and np.issubdtype(array.dtype, np.integer):
             head.index = array if array.shape[1] in (3, 4) else array.T

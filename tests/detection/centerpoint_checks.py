@@ -81,7 +81,8 @@ def check_network(folder: Folder) -> dict[str, float]:
                 value = codes_of_branch(predictions, number, branch)
                 values[key] = value
                 compared += compare(case, key, value)
-        assert compared, f"{name} stores nothing of neck and heads"
+        own = [key for key in case if key.startswith("head") or key.startswith("bev/spatial_features_2d")]
+        assert compared or not own, f"{name}: none of {own} was understood"
         for key, value in values.items():
             found = deviation(case, key, value)
             if found is not None:
@@ -184,6 +185,7 @@ def check_losses(folder: Folder) -> dict[str, float]:
         ours |= {f"loc_loss_head_{number}": LOC_WEIGHT * value for number, value in enumerate(box.tolist())}
         ours["rpn_loss"] = sum(ours.values())
         for name, value in stored.items():
+            assert name in ours, f"unknown loss {name}; known are {', '.join(ours)}"
             assert ours[name] == pytest.approx(value, rel=1e-3, abs=1e-5), name
             deviations[name] = abs(ours[name] - value) / max(abs(value), 1e-9)
     return deviations

@@ -18,14 +18,24 @@ from equilidar.detection.second import SECOND
 from equilidar.detection.targets import AnchorTargets, assign_targets
 from equilidar.structures import BackboneFeatures, BEVMap, GridSpec
 
-from .openpcdet_case import ANCHORS, assert_parameter_gradients, boxes_of, compare, grid_of, load, points_of, state_of
+from .openpcdet_case import (
+    ANCHORS,
+    Arrays,
+    assert_parameter_gradients,
+    boxes_of,
+    compare,
+    grid_of,
+    load,
+    points_of,
+    state_of,
+)
 
 CLASSES = ("Car", "Pedestrian", "Cyclist")
 BATCHES = ("batch2", "single_box", "all_padding")
 TERMS = {"rpn_loss_cls": "classification", "rpn_loss_loc": "box", "rpn_loss_dir": "direction"}
 
-Build = Callable[[GridSpec], SECOND]
-"""Makes an untrained detector for a grid."""
+Build = Callable[[GridSpec, int], SECOND]
+"""Makes an untrained detector for a grid and a number of numbers for each point, x, y, z included."""
 
 
 @dataclass
@@ -50,9 +60,9 @@ def run_files(folder: Path) -> list[Path]:
     return found
 
 
-def loaded(build: Build, folder: Path, grid: GridSpec) -> SECOND:
-    """Return a detector in eval mode with the folder's weights."""
-    model = build(grid)
+def loaded(build: Build, folder: Path, arrays: Arrays) -> SECOND:
+    """Return a detector for a case's points in eval mode, with the folder's weights."""
+    model = build(grid_of(arrays), arrays["input/points"].shape[1])
     load_openpcdet_state(model, state_of(folder))
     return model.eval()
 
@@ -60,7 +70,7 @@ def loaded(build: Build, folder: Path, grid: GridSpec) -> SECOND:
 @cache
 def run_case(build: Build, path: Path) -> Run:
     arrays = load(path)
-    model = loaded(build, path.parent, grid_of(arrays))
+    model = loaded(build, path.parent, arrays)
     with torch.no_grad():
         features = model.backbone.encode(points_of(arrays))
         bev = features.bev_map()
@@ -82,7 +92,10 @@ def assert_maps(case: Run) -> None:
         compare(case.arrays, "head/box_preds", as_map(outputs.box_deltas, shape)),
         compare(case.arrays, "head/dir_cls_preds", as_map(outputs.direction_logits, shape)),
     ]
-    assert sum(compared) > 0, f"nothing to compare with; {compared}"
+    stored = [key for key in case.arrays if key.startswith(("bev/", "head/"))]
+    assert sum(compared) > 0 or not stored, f"none of {stored} was understood"
+    if not stored:
+        pytest.skip("the case stores neither maps nor head outputs")
 
 
 def assert_decoded(case: Run) -> None:
@@ -112,10 +125,11 @@ def loss_case(build: Build, folder: Path, name: str) -> LossCase:
     arrays = load(folder / "targets_loss.npz")
     if f"{name}/gt_boxes" not in arrays:
         pytest.skip(f"{folder.name} has no {name}")
-    run = crop_of(build, folder, arrays[f"{name}/labels"].shape[1])
+    run = crop_of(build, folder, arrays[f"{name}/labels"].shape[1] if f"{name}/labels" in arrays else None)
     shape, outputs = run.model.neck.out_shape, run.predictions
-    if "head/cls_preds" in run.arrays:
-        maps = [torch.from_numpy(run.arrays[f"head/{part}"]) for part in ("cls_preds", "box_preds", "dir_cls_preds")]
+    stored = [f"head/{part}" for part in ("cls_preds", "box_preds", "dir_cls_preds")]
+    if all(key in run.arrays for key in stored):
+        maps = [torch.from_numpy(run.arrays[key]) for key in stored]
     else:
         own = (outputs.class_logits, outputs.box_deltas, outputs.direction_logits)
         maps = [as_map(values, shape) for values in own]
@@ -144,23 +158,33 @@ def assert_targets(case: LossCase) -> None:
     if "anchors/all_HWA7_flat" in case.arrays:
         np.testing.assert_allclose(case.predictions.anchors.boxes, case.arrays["anchors/all_HWA7_flat"], atol=1e-5)
     targets = targets_of(case)
-    np.testing.assert_array_equal(targets.labels.numpy(), stored["labels"])
     positive = targets.labels > 0
-    np.testing.assert_array_equal(positive.nonzero().numpy(), stored["pos_index_b_anchor"])
-    np.testing.assert_allclose(targets.boxes[positive].numpy(), stored["pos_reg_targets"], atol=1e-5)
-    np.testing.assert_array_equal(targets.directions[positive].numpy(), stored["pos_dir_targets"])
+    ours = {
+        "labels": targets.labels,
+        "pos_index_b_anchor": positive.nonzero(),
+        "pos_reg_targets": targets.boxes[positive],
+        "pos_dir_targets": targets.directions[positive],
+    }
+    compared = ours.keys() & stored.keys()
+    if not compared:
+        pytest.skip(f"{case.name} has no targets")
+    for key in compared:
+        np.testing.assert_allclose(ours[key].numpy(), stored[key], atol=1e-5, err_msg=key)
     assert (targets.boxes[~positive] == 0).all() and (targets.directions[~positive] == 0).all()
 
 
 def assert_loss_values(terms, names: np.ndarray, values: np.ndarray) -> None:
     for name, value in zip(names, values, strict=True):
         term = TERMS.get(str(name))
+        assert term or name == "rpn_loss", f"unknown loss {name}; known are {', '.join([*TERMS, 'rpn_loss'])}"
         ours = terms.terms[term] * terms.weights[term] if term else terms.total()
         assert ours.item() == pytest.approx(value, rel=1e-4, abs=1e-6), name
 
 
 def assert_losses_and_gradients(case: LossCase) -> None:
     terms = AnchorLoss()(case.predictions, targets_of(case))
+    if f"{case.name}/loss_values" not in case.arrays:
+        pytest.skip(f"{case.name} has no losses")
     assert_loss_values(terms, case.arrays[f"{case.name}/loss_names"], case.arrays[f"{case.name}/loss_values"])
     terms.total().backward()
     outputs = case.predictions
@@ -171,7 +195,8 @@ def assert_losses_and_gradients(case: LossCase) -> None:
     ):
         key = f"{case.name}/grad_{name}"
         whole = case.arrays.get(f"{key}/shape", case.arrays[key].shape if key in case.arrays else None)
-        assert whole is not None, f"no gradient of {name}"
+        if whole is None:
+            continue
         assert output.grad is not None
         assert compare(case.arrays, key, output.grad.reshape(tuple(whole)), atol=1e-6), name
 
@@ -179,9 +204,12 @@ def assert_losses_and_gradients(case: LossCase) -> None:
 def assert_gradients_of_parameters(build: Build, folder: Path) -> None:
     stored = load(folder / "param_grads.npz")
     crop = crop_of(build, folder).arrays
-    model = loaded(build, folder, grid_of(crop))
-    boxes = boxes_of(load(folder / "targets_loss.npz")["batch2/gt_boxes"][:1])
-    terms = model.loss(model(points_of(crop)), boxes)
-    assert_loss_values(terms, stored["loss_names"], stored["loss_values"])
+    model = loaded(build, folder, crop)
+    targets = load(folder / "targets_loss.npz")
+    if "batch2/gt_boxes" not in targets:
+        pytest.skip(f"{folder.name} does not say which boxes its gradients are of")
+    terms = model.loss(model(points_of(crop)), boxes_of(targets["batch2/gt_boxes"][:1]))
+    if "loss_values" in stored:
+        assert_loss_values(terms, stored["loss_names"], stored["loss_values"])
     terms.total().backward()
     assert_parameter_gradients(stored, model)

@@ -22,7 +22,8 @@ def row_of_boxes(scores: list[list[list[float]]], spacing: float) -> CenterBoxes
     boxes = torch.tensor([0.0, 0, 0, 4, 2, 1.5, 0]).repeat(*score.shape, 1)
     boxes[..., 0] = torch.arange(score.shape[2]) * spacing
     task = torch.arange(score.shape[1])[:, None]
-    return CenterBoxes(boxes, torch.full((*score.shape, 2), math.nan), score, task.expand(*score.shape).clone())
+    velocity, classes = torch.full((*score.shape, 2), math.nan), task.expand(*score.shape).clone()
+    return CenterBoxes(boxes, velocity, score, classes, torch.ones(len(score), dtype=torch.bool))
 
 
 def test_what_was_to_be_found_is_found() -> None:
@@ -95,14 +96,16 @@ def test_limits() -> None:
     found = CenterSelection(center_range=(0.0, -1, -1, 20.0, 1, 1))(decoded)  # ends belong to the range
     assert sorted(set(found.boxes.center[:, 0].tolist())) == [0, 10, 20]
     decoded.boxes[0, 0, 1, 3] = math.inf
-    assert CenterSelection()(decoded).scores.max() < 0.9
+    found = CenterSelection()(decoded)
+    assert found.scores.max() < 0.9 and found.finite is not None and not found.finite.any()
 
 
 def test_circles_by_loops() -> None:
     generator = torch.Generator().manual_seed(0)
     boxes = torch.rand(2, 3, 60, 7, generator=generator) * 20
     scores = torch.rand(2, 3, 60, generator=generator)
-    decoded = CenterBoxes(boxes, boxes[..., :2], scores, torch.zeros(2, 3, 60, dtype=torch.int64))
+    classes, finite = torch.zeros(2, 3, 60, dtype=torch.int64), torch.ones(2, dtype=torch.bool)
+    decoded = CenterBoxes(boxes, boxes[..., :2], scores, classes, finite)
     squared = [4.0, 12.0, 0.85]
     radii = [math.sqrt(value) for value in squared]
     found = CenterSelection(suppression="circle", circle_radii=radii, center_range=None)(decoded)

@@ -12,6 +12,7 @@ from equilidar.detection.centerpoint import CenterPoint, build_centerpoint
 from equilidar.ops.rotated_iou import iou_3d_pairs
 from equilidar.structures import BEVMap, Boxes3D, PointCloudBatch
 
+from .learning import learn_by_heart
 from .test_second import GRID, NAMES, neck, scene
 
 TASKS = [["Car"], ["Pedestrian", "Cyclist"]]
@@ -35,20 +36,8 @@ def test_it_learns_what_it_is_shown() -> None:
     model = build()
     points, boxes = moving_scene()
     boxes.velocity[1] = math.nan  # unknown: costs nothing
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=90)
-    for _ in range(90):
-        optimizer.zero_grad()
-        model.loss(model(points), boxes).total().backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 10)
-        optimizer.step()
-        schedule.step()
-    for module in model.modules():  # statistics of the one batch, not of how they came to be
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.reset_running_stats()
-            module.momentum = None
+    learn_by_heart(model, points, boxes, steps=90)
     with torch.no_grad():
-        model(points)
         found = model.eval().decode(model(points))
     for truth, got in zip(boxes.split(), found.boxes.split(), strict=True):
         truth = truth.select(truth.label != 0)

@@ -15,7 +15,8 @@ def line_of_boxes(scores: list[list[float]], spacing: float = 10.0) -> AnchorBox
     score = torch.tensor(scores)
     boxes = torch.tensor([0.0, 0, 0, 4, 2, 1.5, 0]).repeat(*score.shape, 1)
     boxes[..., 0] = torch.arange(score.shape[1]) * spacing
-    return AnchorBoxes(boxes, score, torch.arange(score.shape[1]).expand(len(score), -1) % 3)
+    classes = torch.arange(score.shape[1]).expand(len(score), -1) % 3
+    return AnchorBoxes(boxes, score, classes, torch.ones(len(score), dtype=torch.bool))
 
 
 def test_found_boxes_are_those_that_were_to_be_found() -> None:
@@ -94,4 +95,5 @@ def test_boxes_that_overflowed_are_left_out() -> None:
     decoded.boxes[0, 1, 0] = math.nan
     found = BoxSelection()(decoded)
     torch.testing.assert_close(found.scores, torch.tensor([0.7]))
+    assert found.finite is not None and not found.finite.any(), "left out, not unsaid"
     assert -math.pi <= float(found.boxes.yaw) < math.pi

@@ -73,7 +73,10 @@ def test_openpcdet_oracle_losses(centerpoint_case) -> None:
 def test_openpcdet_oracle_parameter_gradients(centerpoint_case) -> None:
     folder = read_folder(centerpoint_case)
     stored = load(folder.path / "param_grads.npz")
-    case, targets = folder.targets[0]
+    boxed = [pair for pair in folder.targets if any("gt_boxes" in key for key in pair[1])]
+    if not boxed:
+        pytest.skip(f"{folder.path.name} does not say which boxes its gradients are of")
+    case, targets = boxed[0]
     model = folder.model(case)
     model.loss(model(points_of(case)), boxes_of(targets)).total().backward()
     assert_parameter_gradients(stored, model)

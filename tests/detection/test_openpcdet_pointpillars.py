@@ -30,7 +30,7 @@ from .openpcdet_anchor_case import (
     run_case,
     run_files,
 )
-from .openpcdet_case import ANCHORS, assert_indices, compare, grid_of, load, points_of
+from .openpcdet_case import ANCHORS, assert_indices, compare, load, points_of
 from .reference_pointpillars import write_case
 
 ORACLES = Path(os.environ.get("EQUILIDAR_ORACLES", Path(__file__).resolve().parents[3] / "shared" / "oracles"))
@@ -47,8 +47,8 @@ NECK = partial(
 )
 
 
-def untrained(grid: GridSpec) -> SECOND:
-    return build_second(PillarEncoder(grid, 4), CLASSES, neck=NECK, anchors=ANCHORS)
+def untrained(grid: GridSpec, in_channels: int) -> SECOND:
+    return build_second(PillarEncoder(grid, in_channels), CLASSES, neck=NECK, anchors=ANCHORS)
 
 
 @pytest.fixture(
@@ -76,7 +76,7 @@ def runs(folder: Path) -> list[Path]:
 def test_openpcdet_oracle_names_are_ours(folder) -> None:
     """Every weight has its place, none is left without."""
     state = load(folder / "state_dict.npz")
-    model = loaded(untrained, folder, grid_of(load(runs(folder)[0])))
+    model = loaded(untrained, folder, load(runs(folder)[0]))
     ours = {our_key(key): value for key, value in state.items() if our_key(key) is not None}
     assert ours.keys() == model.state_dict().keys()
     for name, value in model.state_dict().items():
@@ -136,8 +136,8 @@ def test_a_wrong_network_is_noticed(tmp_path) -> None:
             voxels.num_points = torch.full_like(voxels.num_points, self.max_points)
             return voxels
 
-    def wrong(grid: GridSpec) -> SECOND:
-        return build_second(Shifted(grid, 4), CLASSES, neck=NECK, anchors=ANCHORS)
+    def wrong(grid: GridSpec, in_channels: int) -> SECOND:
+        return build_second(Shifted(grid, in_channels), CLASSES, neck=NECK, anchors=ANCHORS)
 
     run = run_case(wrong, tmp_path / "case" / "crop_case.npz")
     with pytest.raises(AssertionError, match="pillar_features"):

@@ -31,12 +31,12 @@ from .openpcdet_anchor_case import loss_case as read_loss_case
 from .openpcdet_case import ANCHORS, Arrays, grid_of, load
 
 
-def untrained(grid: GridSpec) -> SECOND:
-    return build_second(VoxelBackBone8x(grid, 4), CLASSES, neck=BEVNeck, anchors=ANCHORS)
+def untrained(grid: GridSpec, in_channels: int) -> SECOND:
+    return build_second(VoxelBackBone8x(grid, in_channels), CLASSES, neck=BEVNeck, anchors=ANCHORS)
 
 
 def build(folder: Path, arrays: Arrays) -> SECOND:
-    return loaded(untrained, folder, grid_of(arrays))
+    return loaded(untrained, folder, arrays)
 
 
 @pytest.fixture(params=["crop_case", "full_range_case"])

@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import numpy as np
@@ -38,7 +39,7 @@ def scene(seed: int, num: int = 24) -> tuple[Proposals, Boxes3D]:
     rois = rows[picked] + noise * torch.rand(3, num, 1, generator=generator)
     labels = torch.where(torch.rand(3, num, generator=generator) < 0.8, label[picked], 0).clamp_min(0)
     valid = torch.arange(num) < torch.tensor([[num], [num - 3], [num - 8]])
-    return Proposals(rois, labels, valid), boxes
+    return Proposals(rois, labels, valid, torch.ones(3, dtype=torch.bool)), boxes
 
 
 def reference_best(proposals: Proposals, boxes: Boxes3D) -> tuple[np.ndarray, np.ndarray]:
@@ -141,7 +142,8 @@ def test_draw_depends_on_each_sweeps_seed_alone() -> None:
     assert not torch.equal(together.rois[0], SAMPLER(proposals, boxes, seeds + 1).rois[0])
     parts = boxes.split()
     for item in range(3):
-        one = Proposals(proposals.boxes[item, None], proposals.labels[item, None], proposals.valid[item, None])
+        parts_of = (proposals.boxes, proposals.labels, proposals.valid, proposals.finite)
+        one = Proposals(*(values[item, None] for values in parts_of))
         alone = SAMPLER(one, parts[item], seeds[item, None])
         for name in ("rois", "boxes", "foreground", "scores"):
             assert torch.equal(getattr(alone, name)[0], getattr(together, name)[item]), name
@@ -151,7 +153,7 @@ def test_without_objects_or_proposals() -> None:
     proposals, _ = scene(0)
     targets = SAMPLER(proposals, Boxes3D.empty(3), torch.arange(3))
     assert not targets.foreground.any() and not targets.scores.any()
-    nothing = Proposals(proposals.boxes, proposals.labels, torch.zeros_like(proposals.valid))
+    nothing = dataclasses.replace(proposals, valid=torch.zeros_like(proposals.valid))
     _, boxes = scene(0)
     targets = SAMPLER(nothing, boxes, torch.arange(3))
     assert not targets.foreground.any() and (targets.scores == -1).all()

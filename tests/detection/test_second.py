@@ -8,6 +8,7 @@ from equilidar.detection.second import SECOND, build_second
 from equilidar.ops.rotated_iou import iou_3d_pairs
 from equilidar.structures import Boxes3D, GridSpec, PointCloudBatch
 
+from .learning import learn_by_heart
 from .openpcdet_case import ANCHORS
 
 GRID = GridSpec.from_range([0, -9.6, -3, 19.2, 9.6, 1], [0.2, 0.2, 0.1])
@@ -54,21 +55,7 @@ def test_it_learns_what_it_is_shown() -> None:
     """Learn one batch by heart: every box of a known class is found, at its place, with its class and heading."""
     model = build()
     points, boxes = scene()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=150)
-    for _ in range(150):
-        optimizer.zero_grad()
-        model.loss(model(points), boxes).total().backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 10)
-        optimizer.step()
-        schedule.step()
-    for module in model.modules():  # statistics of the one batch, not of how they came to be
-        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
-            module.reset_running_stats()
-            module.momentum = None
-    with torch.no_grad():
-        model(points)
-    model.eval()
+    learn_by_heart(model, points, boxes, steps=150)
     with torch.no_grad():
         found = model.decode(model(points))
     for truth, got, scores in zip(

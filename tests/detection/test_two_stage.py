@@ -5,12 +5,12 @@ import dataclasses
 import pytest
 import torch
 
-from equilidar.detection.detector import Detector
 from equilidar.detection.proposals import propose
 from equilidar.ops.rotated_iou import iou_3d_pairs
 from equilidar.structures import Boxes3D, LabelledBatch, PointCloudBatch
 from equilidar.sync_watch import watch_syncs
 
+from .learning import learn_by_heart
 from .test_second import NAMES, scene
 from .two_stage_detectors import DETECTORS, SECOND_STAGE
 
@@ -22,31 +22,12 @@ def name(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-def train(model: Detector, points: PointCloudBatch, boxes: Boxes3D, steps: int) -> None:
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=steps)
-    for step in range(steps):
-        batch = LabelledBatch(points, boxes, torch.tensor([2 * step, 2 * step + 1]), ("a", "b"))
-        optimizer.zero_grad()
-        model.batch_loss(model(points), batch).total().backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 10)
-        optimizer.step()
-        schedule.step()
-    for module in model.modules():  # statistics of the one batch, not of how they came to be
-        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
-            module.reset_running_stats()
-            module.momentum = None
-    with torch.no_grad():
-        model.loss(model(points), boxes)
-
-
 @pytest.mark.slow
 def test_it_learns_what_it_is_shown(name: str) -> None:
     """Learn one batch by heart: the boxes of known classes are those that it is surest of."""
     model = DETECTORS[name]()
     points, boxes = scene()
-    train(model, points, boxes, steps=120)
-    model.eval()
+    learn_by_heart(model, points, boxes, steps=120)
     with torch.no_grad():
         found = model.decode(model(points))
     scores = found.scores.tensor_split(found.offsets[1:-1])

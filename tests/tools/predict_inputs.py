@@ -25,8 +25,10 @@ Tr_velo_to_cam: 0 -1 0 0 0 0 -1 -0.08 1 0 0 -0.27
 """
 
 
-def write_detector(path: Path, contract: SensorContract, classes: tuple[str, ...] = CLASSES) -> None:
-    """Write a small SECOND that was never trained, but is not shy: it finds boxes anywhere."""
+def write_detector(
+    path: Path, contract: SensorContract, classes: tuple[str, ...] = CLASSES, diverged: bool = False
+) -> None:
+    """Write a small SECOND that was never trained, but is not shy: it finds boxes anywhere, or diverged."""
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         cfg = compose("convert", ["grid=sim_tiny", "detector=second_small", "backbone.width=0.25"])
     plain = OmegaConf.to_container(cfg, resolve=True)
@@ -40,6 +42,8 @@ def write_detector(path: Path, contract: SensorContract, classes: tuple[str, ...
     backbone = parts["backbone"](in_channels=3 + len(contract.channels))
     detector = parts["detector"](backbone=backbone, class_names=classes)
     torch.nn.init.constant_(detector.head.conv_cls.bias, -0.5)
+    if diverged:
+        torch.nn.init.constant_(detector.head.conv_box.weight, 3e38)
     about = {"class_names": classes, "contract": contract, "provenance": {}}
     save_detector(path, detector, config=config, **about)
 
@@ -52,6 +56,7 @@ def write_inputs(folder: Path) -> None:
     write_detector(folder / "byte.safetensors", SensorContract(("intensity",), (255.0,), "sensor"))
     write_detector(folder / "ego.safetensors", SensorContract(("intensity",), (255.0,), "ego"))
     write_detector(folder / "time.safetensors", SensorContract(("intensity", "time"), (1.0, -1.0), "sensor"))
+    write_detector(folder / "diverged.safetensors", contract, diverged=True)
     nuscenes = ("car", "pedestrian", "bicycle")
     write_detector(folder / "nuscenes.safetensors", contract, nuscenes)
     for kind in ("bin", "npy", "ply", "feather", "drive/a", "drive/b", "faulty"):

@@ -4,12 +4,15 @@ import json
 from pathlib import Path
 
 import pytest
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from equilidar.training.csv_logger import read_metrics
 from tests.tools.broken_sweeps import FAULTS
 from tests.tools.forked import Done, run_forked
 
 TINY = ["+experiment=finetune_tiny", "trainer.max_epochs=1", "loader.num_workers=0", "loader.batch_size=2"]
+SMALL = ["sensor.azimuth_steps=360", "sensor.beam_stride=4", "num_sequences=1", "frames_per_sequence=3"]
 BROKEN = ["dataset._target_=tests.tools.broken_sweeps.BrokenSweeps", "callbacks.faults.min_faults=5"]
 
 
@@ -55,3 +58,45 @@ def test_what_is_not_finite_is_named_skipped_and_counted(done: dict[str, Done], 
 @pytest.mark.parametrize("fault", sorted(set(FAULTS) - {"nan_points", "nan_box"}))
 def test_what_can_be_trained_through_is_no_fault(done: dict[str, Done], folder: Path, fault: str) -> None:
     assert not (folder / fault / "faulty_samples.txt").exists()
+
+
+def spoil(detector: Path, to: Path, tensor: str) -> None:
+    """Write a detector's file again with one number that is too large for what is computed with it."""
+    with safe_open(detector, "pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(detector)
+    tensors[tensor].view(-1)[0] = 3e38
+    save_file(tensors, to, metadata)
+
+
+@pytest.fixture(scope="module")
+def evaluated(done: dict[str, Done], folder: Path) -> dict[str, Done]:
+    whole, diverged = folder / "no_boxes" / "detector.safetensors", folder / "diverged.safetensors"
+    spoil(whole, diverged, "head.conv_box.weight")
+    small = ["dataset=simulator_small_labelled", *(f"dataset.{size}" for size in SMALL), "num_workers=0"]
+    broken = [*small, "dataset._target_=tests.tools.broken_sweeps.BrokenSweeps", "+dataset.fault=nan_points"]
+    commands = {"sweep": [f"checkpoint={whole}", *broken], "weights": [f"checkpoint={diverged}", *small]}
+    return run_forked("evaluate", commands, folder)
+
+
+def test_evaluation_names_a_sweep_that_is_not_finite_and_goes_on(evaluated: dict[str, Done]) -> None:
+    assert evaluated["sweep"].returncode == 0, evaluated["sweep"].stderr
+    named = [line for line in evaluated["sweep"].stdout.splitlines() if line.startswith("not read, so nothing")]
+    assert len(named) == 1 and "/0000/" in named[0] and "points are not finite" in named[0], evaluated["sweep"].stdout
+
+
+def test_evaluation_whose_outputs_are_not_finite_is_one_line(evaluated: dict[str, Done]) -> None:
+    assert evaluated["weights"].returncode == 2
+    errors = [line for line in evaluated["weights"].stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and "Traceback" not in evaluated["weights"].stderr
+    for part in ("in 3 of 3 sweeps, simulator-", "its weights are finite: look at these sweeps"):
+        assert part in errors[0], errors[0]
+
+
+def test_a_validation_sweep_that_is_not_finite_is_named(folder: Path) -> None:
+    run = folder / "validation"
+    broken = ["validation._target_=tests.tools.broken_sweeps.BrokenSweeps", "+validation.fault=nan_points"]
+    done = run_forked("finetune", {"run": [*TINY, *broken, f"paths.run={run}"]}, folder)["run"]
+    assert done.returncode == 0, done.stderr
+    (line,) = (run / "faulty_samples.txt").read_text().splitlines()
+    assert "points are not finite" in line and f"nothing can be found in validation sweep {line}" in done.stdout

@@ -67,6 +67,7 @@ FAILS: dict[str, tuple[str, list[str], tuple[str, ...]]] = {
     "time": ("time", ["input=bin"], ("accumulated sweeps", "dataset=folder", "dataset.accumulate")),
     "frame": ("ego", ["input=bin", "reading.scales=[1.0]"], ("in the sensor's frame", "into the ego's frame")),
     "scale": ("byte", ["input=store"], ("intensity / 255", "give the scales [255.0]")),
+    "diverged": ("diverged", ["input=bin"], ("not finite in 1 of 1 sweeps, 000000; ", "look at these")),
     "unit": ("byte", ["input=bin"], ("as if of 0..1", "reading.scales=[1.0]")),
     "unit of a log": ("d", ["input=log", "reading.cache_dir=cache"], ("as if of 0..255", "reading.scales=[255.0]")),
     "topic": ("byte", ["input=log", "reading.topic=/lidar", "reading.cache_dir=cache"], ("/points (3 messages)",)),
@@ -152,6 +153,7 @@ def test_nuscenes_boxes_are_in_the_global_frame(runs, folder):
     expected = pose[:3, :3] @ np.array(best["center"]) + pose[:3, 3]
     assert submission.center[0] == pytest.approx(expected, abs=1e-3)
     assert submission.size[0].tolist() == pytest.approx([best["size"][i] for i in (1, 0, 2)])
+    assert (submission.attribute >= 0).all(), "each of its classes has one"
 
 
 def test_pictures_are_spread(runs, folder):

@@ -1,4 +1,7 @@
-"""Which errors are the user's, and what they are told."""
+"""Which errors are the user's, what they are told, and output that nobody reads to its end."""
+
+import subprocess
+import sys
 
 import pytest
 from hydra.errors import InstantiationException
@@ -51,3 +54,22 @@ def test_an_argument_that_a_constructor_does_not_know_is_named():
     node = {"_target_": "equilidar.training.known_keys.nearest", "key": "a", "known": [], "knwon": []}
     line = _line(lambda: instantiate({"part": node}))
     assert line is not None and line.startswith("part: ") and "knwon" in line and "\n" not in line
+
+
+@pytest.mark.parametrize("number", [1, 100_000], ids=["flushed at the end", "while printing"])
+@pytest.mark.parametrize("tool", ["entry_point", "argparse"])
+def test_output_that_nobody_reads_ends_a_command_without_a_word(tool: str, number: int) -> None:
+    """As `tool | head`; where the run goes on in a hydra task, and where it does not."""
+    head = {
+        "entry_point": "from equilidar.training.cli import entry_point\n@entry_point('splits')\ndef main(cfg):",
+        "argparse": "from equilidar.training.quiet_pipe import quiet_pipe\n@quiet_pipe()\ndef main():",
+    }[tool]
+    code = f"import sys\n{head}\n    sys.stdin.read()\n    for _ in range({number}): print('a line of a table')\nmain()"
+    needed = ["name=n", "output=o"] if tool == "entry_point" else []
+    command, pipe = [sys.executable, "-c", code, *needed], subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, cwd=PACKAGE.parent, text=True) as process:
+        assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+        process.stdout.close()  # the reader is gone before the first line
+        process.stdin.close()
+        said = process.stderr.read()
+    assert process.returncode == 141 and said == "", said
