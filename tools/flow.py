@@ -7,6 +7,7 @@ python tools/flow.py mode=evaluate dataset=simulator dataset.seed=7 num_pairs=50
 from omegaconf import DictConfig
 
 from equilidar.training.cli import entry_point
+from equilidar.training.waiting import wait_passively
 
 
 @entry_point("flow")
@@ -15,6 +16,7 @@ def main(cfg: DictConfig) -> None:
     modes = {"cache": _cache, "evaluate": _evaluate}
     if cfg.mode not in modes:
         raise ValueError(f"mode must be one of {', '.join(modes)}, got {cfg.mode!r}")
+    wait_passively()
     modes[cfg.mode](cfg)
 
 
@@ -26,10 +28,9 @@ def _cache(cfg: DictConfig) -> None:
 
     parts = instantiate(cfg, _convert_="all")
     options = {key: parts[key] for key in ("num_workers", "num_pairs", "device", "faults", "check_poses")}
-    folder = beside(cfg.dataset.get("root"), cfg.paths.runs)
-    caching = Caching(parts["dataset"], parts["flow"], cfg.output, folder, **options)
-    estimate = caching.estimate()
-    print(caching.describe(estimate), flush=True)
+    options["beside"] = beside(cfg.dataset.get("root"), cfg.paths.runs)
+    caching = Caching(parts["dataset"], parts["flow"], cfg.output, **options)
+    print(caching.describe(estimate := caching.estimate()), flush=True)
     if not cfg.dry_run:
         caching.check_space(estimate)
         print(caching.run())
@@ -48,8 +49,7 @@ def _evaluate(cfg: DictConfig) -> None:
     made = {name: instantiate(option, _convert_="all") for name, option in options.items()}
     estimators = {name or one.name: one for name, one in made.items()}
     pairs, points = labelled_pairs(instantiate(cfg.dataset, _convert_="all")), instantiate(cfg.points)
-    options = {"num_pairs": cfg.num_pairs, "device": cfg.device, "poses": cfg.check_poses}
-    run = FlowComparison(estimators, pairs, points, **options)
+    run = FlowComparison(estimators, pairs, points, num_pairs=cfg.num_pairs, device=cfg.device, poses=cfg.check_poses)
     print(run.table(), flush=True)
     for path in run.write(cfg.output, cfg.pictures, cfg.num_pictures):
         print(f"written: {path}")

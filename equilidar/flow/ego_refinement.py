@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from equilidar.compiled import compiled
-from equilidar.flow.point_grid import PointGrid, closest, distances, rows_within
+from equilidar.flow.point_grid import PointGrid, closest, distances
+from equilidar.flow.upright_lines import line_normals
 
 _MOST_POINTS = 4000
 _ITERATIONS = 8
@@ -103,38 +104,9 @@ def find_correction(source: Float64[np.ndarray, "N 3"], target: PointGrid, far: 
         far: metres within which partners are looked for.
     """
     rows = np.linspace(0, len(source) - 1, min(len(source), _MOST_POINTS)).astype(np.int64)
-    lines = _lines(target, 0.4)
+    lines = line_normals(target, 0.4)
     turn, x, y, before, after, support = _fit(source[rows], target, lines, far, _ITERATIONS)
     return Correction(turn, x, y, before, after, int(support))
-
-
-@compiled
-def _lines(target, radius):  # pragma: no cover - compiled
-    """Return the horizontal normal at each target point, zero where its neighbours form no line."""
-    normals = np.zeros((len(target.points), 2))
-    near = np.empty(len(target.points), np.int64)
-    for m in range(len(target.points)):
-        x, y = target.points[m, 0], target.points[m, 1]
-        number = rows_within(x - radius, y - radius, x + radius, y + radius, target, near)
-        count = sx = sy = sxx = sxy = syy = 0.0
-        for k in range(number):
-            # A roof beside it is no part of a wall.
-            if abs(target.points[near[k], 2] - target.points[m, 2]) > 0.3:
-                continue
-            count += 1.0
-            dx, dy = target.points[near[k], 0] - x, target.points[near[k], 1] - y
-            sx, sy, sxx, sxy, syy = sx + dx, sy + dy, sxx + dx * dx, sxy + dx * dy, syy + dy * dy
-        if count < 5:
-            continue
-        sx, sy = sx / count, sy / count
-        a, b, c = sxx / count - sx * sx, sxy / count - sx * sy, syy / count - sy * sy
-        root = np.sqrt(0.25 * (a - c) ** 2 + b * b)
-        small, large = 0.5 * (a + c) - root, 0.5 * (a + c) + root
-        if large <= 0.0 or small > 0.05 * large:
-            continue
-        angle = 0.5 * np.arctan2(2.0 * b, a - c)
-        normals[m, 0], normals[m, 1] = -np.sin(angle), np.cos(angle)
-    return normals
 
 
 @compiled

@@ -4,9 +4,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor
 
+from equilidar.flow.grid_flow_multi import SweepSource
 from equilidar.ops.neighbors import nearest
 from equilidar.structures import Affine3, FlowField, SweepPair, SweepPairBatch
 
@@ -18,6 +19,8 @@ _MOST = 3000  # points that are compared
 _OVERLAP = 0.05  # of these must have a neighbour
 _BETTER = 0.6  # of the residual, by which another motion has to be better
 _MOTION = 0.1  # metres by which two motions must differ to be told apart
+_FAR = 0.5  # metres of the sensor's way that tell its direction for sure
+_TURNS = (2, 4, 8)  # times the gap: how far ahead a slow drive is looked at
 
 
 @dataclass(frozen=True)
@@ -76,19 +79,28 @@ def residuals(pair: SweepPair) -> Residuals | None:
     return Residuals(mean[0], mean[1], overlap, float((moved - back).norm(dim=1).mean()))
 
 
-def check_poses(pairs: Iterable[SweepPair]) -> None:
+def check_poses(pairs: Iterable[SweepPair]) -> str | None:
     """Refuse ego motions that are the wrong way round.
 
     Args:
         pairs: a few of a dataset.
+
+    Returns:
+        Why it cannot be told, in words for the user; None where the ego motions clearly fit better than their inverses.
 
     Raises:
         ValueError: over all of them, what stands fits clearly better by the inverted motions.
     """
     found = [one for pair in pairs if pair_problem(pair) is None and (one := residuals(pair)) is not None]
     telling = [one for one in found if one.differ > _MOTION]
+    if not found:
+        return "cannot tell whether the poses are the right way round: too little stands upright in the pairs looked at"
     if not telling:
-        return
+        most = 50 * max(one.differ for one in found)
+        return (
+            "cannot tell whether the poses are the right way round: the sensor is too slow, "
+            f"it moves by at most {most:.0f} cm between the sweeps of {len(found)} pairs"
+        )
     given = sum(one.given for one in telling) / len(telling)
     inverted = sum(one.inverted for one in telling) / len(telling)
     if inverted < _BETTER * given:
@@ -97,6 +109,48 @@ def check_poses(pairs: Iterable[SweepPair]) -> None:
             f"on average of {len(telling)} pairs, after the inverted one {inverted:.2f} m; give poses world_T_sensor "
             "(check_poses=false takes them as they are)"
         )
+    if given < _BETTER * inverted:
+        return None
+    slow = 0.5 * sum(one.differ for one in telling) / len(telling)
+    return (
+        "cannot tell whether the poses are the right way round: after the ego motion what stands is "
+        f"{given:.2f} m from the next sweep on average of {len(telling)} pairs, after the inverted {inverted:.2f} m; "
+        f"the sensor moves by {slow:.2f} m between them"
+    )
+
+
+def widened(pair: SweepPair, dataset: object) -> SweepPair:
+    """Return a pair that tells the direction of a slow drive: the same source, and a sweep far enough ahead.
+
+    Args:
+        pair: of the dataset.
+        dataset: that it comes from; one that does not give its sweeps one by one leaves the pair as it is, and so does
+            a pair between which the sensor moves half a metre, or sweeps without poses.
+    """
+    if not isinstance(dataset, SweepSource) or _way(pair.target_T_source) >= _FAR:
+        return pair
+    place = {key: index for index, key in enumerate(dataset.sweep_keys)}
+    first, last = place.get(pair.source.key), place.get(pair.target.key)
+    if first is None or last is None or last <= first:
+        return pair
+    run = next(run for run in dataset.sweep_runs() if first in run)
+    wide = pair
+    for turns in _TURNS:
+        ahead = first + turns * (last - first)
+        if ahead not in run:
+            break
+        target = dataset.sweep(ahead)
+        start, end = pair.source.world_T_sensor, target.world_T_sensor
+        if start is None or end is None or target.timestamp - pair.source.timestamp > LONGEST_GAP:
+            break
+        wide = SweepPair(pair.source, target, torch.linalg.inv(end) @ start)
+        if _way(wide.target_T_source) >= _FAR:
+            break
+    return wide
+
+
+def _way(motion: Float64[Tensor, "4 4"]) -> float:
+    return float(motion[:3, 3].norm())
 
 
 def _standing(xyz: Float[Tensor, "N 3"]) -> Float[Tensor, "K 3"]:

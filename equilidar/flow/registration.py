@@ -4,7 +4,9 @@ After Lin & Caesar, "ICP-Flow: LiDAR Scene Flow Estimation with ICP", CVPR 2024:
 and a point of the target votes for the difference of the two, and iterative closest points starts from the peaks. Other
 than there, a cluster is not matched to one other cluster but to what the target sweep holds where the cluster would be,
 in both directions: its points ask for their nearest target points, and target points that no other cluster explains ask
-for the cluster's. Without the second direction a car that is seen from its side may slide along itself.
+for the cluster's. Without the second direction a car that is seen from its side may slide along itself. The last steps
+count differences across the lines that the target's points form, seen from above, not along them: there, the pattern of
+the beams would say that the object moved with it (or not at all), and another start would end in another place.
 
 Everything happens over the ground: x, y and the height above it. Objects move along the ground, so a motion is a turn
 about the vertical and a horizontal shift.
@@ -17,6 +19,7 @@ from jaxtyping import Bool, Float64, Int64
 
 from equilidar.flow.cluster_icp import follow, search
 from equilidar.flow.point_grid import PointGrid, closest_two
+from equilidar.flow.upright_lines import line_normals
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,8 @@ class RegistrationSettings:
         gain_per_range: see above.
         company: metres within which a part may follow another.
         min_follow: fraction by which the other's motion must bring it closer to its partners.
+        line_radius: metres around a target point within which its neighbours may form a line, seen from above.
+        along: weight of differences along that line, and of those between points without one, across it being 1.
     """
 
     far: float = 0.5
@@ -54,10 +59,16 @@ class RegistrationSettings:
     gain_per_range: float = 0.005
     company: float = 1.5
     min_follow: float = 0.1
+    line_radius: float = 0.25
+    along: float = 0.05
 
     def __post_init__(self) -> None:
-        if min(self.far, self.bin, self.peaks, self.iterations, self.gate, self.turn_rate) <= 0:
-            raise ValueError(f"registration: far, bin, peaks, iterations, gate, turn_rate must be positive, got {self}")
+        if min(self.far, self.bin, self.peaks, self.iterations, self.gate, self.turn_rate, self.line_radius) <= 0:
+            raise ValueError(
+                f"registration: far, bin, peaks, iterations, gate, turn_rate, line_radius must be positive, got {self}"
+            )
+        if not 0 < self.along <= 1:
+            raise ValueError(f"registration.along must lie in (0, 1], got {self.along}")
         if min(self.min_drop, self.gain_base, self.gain_per_shift, self.gain_per_range, self.min_follow) < 0:
             raise ValueError(f"registration: gains must not be negative, got {self}")
 
@@ -132,8 +143,9 @@ def register(
     first, owner, second = closest_two(target.points, settings.far, held)
     result = np.zeros((number, 7))
     parts = (clusters, starts, box, held, target, first, owner, second)
+    lines = line_normals(target, settings.line_radius), settings.along
     options = (reach, settings.turn_rate * gap, settings.bin, settings.peaks, settings.iterations, settings.gate)
-    search(*parts, may_move, *options, settings.far, result)
+    search(*parts, may_move, *options, settings.far, *lines, result)
     middle = 0.5 * (box[:, :2] + box[:, 2:])
     rest, cost, shift = result[:, 3], result[:, 4], np.hypot(result[:, 1], result[:, 2])
     gain = settings.gain_base + settings.gain_per_shift * shift + settings.gain_per_range * np.hypot(*middle.T)

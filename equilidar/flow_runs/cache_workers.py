@@ -17,7 +17,7 @@ import torch
 from equilidar.data.faults import Fault, FaultySweepError
 from equilidar.data.packing_workers import die_with
 from equilidar.flow.cache import FlowCache, KeyedPairs
-from equilidar.flow.pose_check import check_poses, pair_problem, unknown_flow
+from equilidar.flow.pose_check import check_poses, pair_problem, unknown_flow, widened
 from equilidar.flow.protocol import FlowEstimator
 from equilidar.structures import SweepPairBatch
 
@@ -71,8 +71,7 @@ class PairWork:
             indices: of the pairs.
             poses: check first that their ego motions are not the wrong way round.
         """
-        if poses:
-            self._check_poses(indices)
+        remark = self._check_poses(indices) if poses else None
         num_bytes, seconds, num_read, problems = 0, 0.0, 0, []
         for place, index in enumerate([*indices[:1], *indices]):
             begin = time.perf_counter()
@@ -93,15 +92,15 @@ class PairWork:
                 num_bytes += sum(len(content) for _, content in files)
                 seconds += time.perf_counter() - begin
                 num_read += 1
-        return Measurement(num_bytes, seconds, num_read, problems[0] if problems else "")
+        return Measurement(num_bytes, seconds, num_read, problems[0] if problems else "", remark)
 
-    def _check_poses(self, indices: Sequence[int]) -> None:
+    def _check_poses(self, indices: Sequence[int]) -> str | None:
         pairs = []
         for index in indices:
             with contextlib.suppress(FaultySweepError):
-                pairs.append(self.pairs[index])
+                pairs.append(widened(self.pairs[index], self.pairs))
         try:
-            check_poses(pairs)
+            return check_poses(pairs)
         except ValueError as error:
             raise CachingError(str(error)) from error
 
@@ -123,12 +122,14 @@ class Measurement:
         seconds: that it took.
         num_read: pairs that flow can be found for.
         problem: of the first of the others; "" where there is none.
+        remark: why it cannot be told that the ego motions are the right way round; None where they are, or unasked.
     """
 
     num_bytes: int
     seconds: float
     num_read: int
     problem: str
+    remark: str | None
 
 
 # Of this process, set by `_start`.

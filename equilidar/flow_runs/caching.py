@@ -22,11 +22,12 @@ _MEASURED = 4
 
 @dataclass(frozen=True)
 class Estimate:
-    """What is left to do will take: pairs, bytes, seconds."""
+    """What is left to do will take: pairs, bytes, seconds; and what is to be said of its poses, if anything."""
 
     num_pairs: int
     num_bytes: int
     seconds: float
+    remark: str | None = None
 
 
 class Caching:
@@ -113,8 +114,9 @@ class Caching:
         done = self.num_chosen - estimate.num_pairs
         free = shutil.disk_usage(_existing(self.cache.directory)).free
         labels = ", from labels" if self.cache.stamp.from_labels else ""
+        remark = f"note: {estimate.remark}\n" if estimate.remark else ""
         return (
-            f"{self.cache.stamp.estimator}{labels}: flow of {estimate.num_pairs} pairs of {self._data['name']} "
+            f"{remark}{self.cache.stamp.estimator}{labels}: flow of {estimate.num_pairs} pairs of {self._data['name']} "
             f"to compute{f' ({done} are there already)' if done else ''}\n"
             f"about {size_text(estimate.num_bytes)} in {self.cache.directory} ({size_text(free)} are free), "
             f"about {time_text(estimate.seconds)} with {self.num_workers} process(es)"
@@ -182,7 +184,7 @@ class Caching:
             raise CachingError(f"no flow can be found for {first} and {num_tried - 1} others: {found.problem}")
         per_pair = len(self.todo) / found.num_read
         seconds = found.seconds * per_pair / self.num_workers
-        return Estimate(len(self.todo), int(found.num_bytes * per_pair), seconds)
+        return Estimate(len(self.todo), int(found.num_bytes * per_pair), seconds, found.remark)
 
 
 @contextlib.contextmanager

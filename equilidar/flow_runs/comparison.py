@@ -11,7 +11,7 @@ from equilidar.data.packing_plan import spread
 from equilidar.evaluation.text_table import text_table, without_nan
 from equilidar.flow import FlowEstimator, bound
 from equilidar.flow.cache import write_json_file
-from equilidar.flow.pose_check import check_poses
+from equilidar.flow.pose_check import check_poses, widened
 from equilidar.flow_runs.instances import instance_table
 from equilidar.flow_runs.measuring import EvaluatedPoints, measure, seen_by
 from equilidar.flow_runs.places import device_of
@@ -36,6 +36,7 @@ class FlowComparison:
         pairs: with truth.
         indices: of the pairs that are used.
         measured: by name.
+        remark: why it cannot be told that the ego motions are the right way round; None where they are.
     """
 
     def __init__(
@@ -67,9 +68,10 @@ class FlowComparison:
         self.estimators = {name: bound(one, pairs.pairs) for name, one in estimators.items()}
         self.pairs, self.points = pairs, points
         self.indices = list(spread(len(pairs), num_pairs or len(pairs)))
+        self.remark = None
         if poses:
-            few = spread(len(self.indices), _CHECKED)
-            check_poses(pairs[self.indices[place]].pair for place in few)
+            few = [pairs[self.indices[place]].pair for place in spread(len(self.indices), _CHECKED)]
+            self.remark = check_poses(widened(pair, pairs.pairs) for pair in few)
         self.measured = measure(self.estimators, pairs, self.indices, points, self.device)
 
     def summaries(self) -> dict[str, dict[str, float | None]]:
@@ -85,7 +87,8 @@ class FlowComparison:
             known = one.num_known / one.num_points
             rows.append([name, *(100 * summary[key] for key in _EPE), *others, known, summary["seconds_per_pair"]])
         first = next(iter(self.measured.values()))
-        lines = [
+        lines = [f"note: {self.remark}"] if self.remark else []
+        lines += [
             f"{self.pairs.name}: {len(self.indices)} pairs, {first.num_points} points that count, "
             f"{sum(first.moving)} of them moving",
             text_table(_HEADER, rows, digits=3),

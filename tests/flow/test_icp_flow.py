@@ -38,7 +38,7 @@ def test_flow_of_movers_is_their_motion_and_all_else_stands(seed: int, yaw: floa
     field = estimate(pair)
     error = (field.flow - true).norm(dim=1)
     assert error[~moving].max() < 0.02
-    assert error[moving].mean() < 0.12
+    assert error[moving].mean() < 0.06
     assert field.valid.all() and field.confidence.min() >= 0 and field.confidence.max() <= 1
     assert field.confidence[moving].mean() > 0.7
 
@@ -70,16 +70,17 @@ def test_a_scene_in_which_every_object_moves_by_itself():
     assert error[moving].mean() < 0.08 and error[~moving].max() < 0.03
 
 
-@given(st.floats(-3.1, 3.1))
-@settings(max_examples=4, deadline=None)
-def test_rotating_both_sweeps_rotates_the_flow(yaw: float):
-    pair, _, moving = street()
+@given(st.integers(0, 5), st.floats(-3.1, 3.1))
+@settings(max_examples=5, deadline=None)
+def test_rotating_both_sweeps_rotates_the_flow_of_every_point(seed: int, yaw: float):
+    pair, true, moving = street(seed=seed)
     plain, other = estimate(pair).flow, estimate(turned(pair, yaw)).flow
-    difference = (moved(plain, rigid_matrix(yaw, (0.0, 0.0, 0.0))) - other).norm(dim=1)
-    # All points together are far below 5 cm; movers alone are not (docs/flow.md): clouds are thinned on a grid that
-    # does not turn, and a box whose sides were sampled anew slides by up to a decimetre.
-    assert difference.mean() < 0.02 and difference[~moving].max() < 0.001
-    assert difference[moving].mean() < 0.15
+    turn = rigid_matrix(yaw, (0.0, 0.0, 0.0))
+    difference = (moved(plain, turn) - other).norm(dim=1)
+    assert difference[~moving].max() < 0.001
+    # Of every point of every mover: a mean would let a bicycle be off by a decimetre beside a car.
+    assert difference[moving].max() < 0.05
+    assert (moved(true, turn) - other).norm(dim=1)[moving].max() < 0.05
 
 
 @pytest.mark.parametrize("seed", [0, 5])

@@ -5,10 +5,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from equilidar.flow.pose_check import check_poses, pair_problem, residuals, unknown_flow
-from equilidar.structures import SweepPair, SweepPairBatch
+from equilidar.flow.pose_check import check_poses, pair_problem, residuals, unknown_flow, widened
+from equilidar.structures import Sweep, SweepPair, SweepPairBatch
 
-from .pairs import moved, rigid_matrix, sweep_pair
+from .pairs import CONTRACT, moved, rigid_matrix, sweep_pair
 
 
 def street(seed: int) -> torch.Tensor:
@@ -31,7 +31,7 @@ def pair_of(seed: int = 0, yaw: float = 0.03, forward: float = 1.2, given: torch
 @settings(max_examples=20, deadline=None)
 def test_poses_the_wrong_way_round_are_told_and_right_ones_pass(seed: int, yaw: float, forward: float):
     right = pair_of(seed, yaw, forward)
-    check_poses([right])
+    assert check_poses([right]) is None
     assert pair_problem(right) is None
     wrong = pair_of(seed, yaw, forward, torch.linalg.inv(right.target_T_source))
     assert pair_problem(wrong) is None  # of a single pair nothing is said
@@ -39,11 +39,55 @@ def test_poses_the_wrong_way_round_are_told_and_right_ones_pass(seed: int, yaw: 
         check_poses([wrong])
 
 
-def test_a_sensor_that_stands_says_nothing_of_its_poses():
-    check_poses([pair_of(forward=0.0, yaw=0.0)])
-    check_poses([])
+def test_of_a_sensor_that_stands_it_is_said_that_its_poses_tell_nothing():
+    said = check_poses([pair_of(forward=0.0, yaw=0.0)])
+    assert said is not None and "the sensor is too slow, it moves by at most 0 cm" in said
+    nothing = check_poses([])
+    assert nothing is not None and "too little stands upright" in nothing
     flat = street(0)[:5200]
     assert residuals(sweep_pair(flat, flat, rigid_matrix(0, (1.0, 0, 0)))) is None
+
+
+class Drive:
+    """A slow drive along x, each sweep noisy, as readers of sequences give it."""
+
+    def __init__(self, number: int, told: float) -> None:
+        self.sweep_keys = [f"log/{row}" for row in range(number)]
+        self.told = told
+
+    def sweep(self, index: int) -> Sweep:
+        cloud = street(0)
+        noise = 0.05 * torch.randn(cloud.shape, generator=torch.Generator().manual_seed(index))
+        xyz = cloud + noise - torch.tensor([0.07 * index, 0.0, 0.0])
+        pose = rigid_matrix(0.0, (self.told * index, 0.0, 0.0))
+        return Sweep(xyz, torch.zeros(len(xyz), 1), CONTRACT, self.sweep_keys[index], 0.1 * index, pose)
+
+    def sweep_runs(self) -> list[range]:
+        return [range(len(self.sweep_keys))]
+
+    def pair(self, index: int) -> SweepPair:
+        first, last = self.sweep(index), self.sweep(index + 1)
+        return SweepPair(first, last, rigid_matrix(0.0, (-self.told, 0.0, 0.0)))
+
+
+def test_a_slow_drive_is_told_by_sweeps_farther_ahead():
+    right, wrong = Drive(12, 0.07), Drive(12, -0.07)
+    said = check_poses([wrong.pair(0), wrong.pair(2)])
+    assert said is not None and said.startswith("cannot tell whether the poses are the right way round")
+    wide = widened(right.pair(0), right)
+    assert wide.target.key == "log/8" and wide.target_T_source[0, 3].item() == pytest.approx(-0.56)
+    assert widened(right.pair(9), right).target.key == "log/11"
+    assert check_poses([widened(right.pair(row), right) for row in (0, 2)]) is None
+    with pytest.raises(ValueError, match="the poses are the wrong way round"):
+        check_poses([widened(wrong.pair(row), wrong) for row in (0, 2)])
+
+
+def test_pairs_that_cannot_or_need_not_be_widened_stay():
+    slow = pair_of(forward=0.01)
+    assert widened(slow, [slow]) is slow and widened(slow, Drive(3, 0.07)) is slow
+    fast = Drive(12, 0.6)
+    pair = fast.pair(0)
+    assert widened(pair, fast) is pair
 
 
 def test_one_odd_pair_among_right_ones_is_not_the_poses():
