@@ -1,5 +1,6 @@
 """Points sorted by the cluster that they belong to, and sums over clusters."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +13,7 @@ from equilidar.structures import offsets as batch_offsets
 
 def cluster_sum(values: Float[Tensor, "N *C"], cluster: Int64[Tensor, " N"], num_clusters: int) -> Tensor:
     """Sum rows by cluster, in their order: the same bits on every run."""
-    columns = values.reshape(len(values), -1)
+    columns = values.reshape(len(values), math.prod(values.shape[1:]))
     rows = torch.arange(len(values), device=values.device)
     total = scatter_sum(columns, rows, cluster, torch.ones_like(columns[:, 0]), num_clusters)
     return total.view(num_clusters, *values.shape[1:])
@@ -20,7 +21,7 @@ def cluster_sum(values: Float[Tensor, "N *C"], cluster: Int64[Tensor, " N"], num
 
 def cluster_mean(values: Float[Tensor, "N *C"], cluster: Int64[Tensor, " N"], num_clusters: int) -> Tensor:
     """Return the mean of each cluster's rows, zero for a cluster without any."""
-    count = cluster_sum(torch.ones_like(values.reshape(len(values), -1)[:, 0]), cluster, num_clusters).clamp_min(1)
+    count = cluster_sum(values.new_ones(len(values)), cluster, num_clusters).clamp_min(1)
     return cluster_sum(values, cluster, num_clusters) / count.view(-1, *[1] * (values.dim() - 1))
 
 

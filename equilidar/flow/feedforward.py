@@ -3,19 +3,24 @@
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import safetensors
 import safetensors.torch
 import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
 
 from equilidar.atomic_file import atomic_file
-from equilidar.flow.flow_network import FlowNetwork, FlowNetworkShape, at_points, pillars_of
+from equilidar.flow.flow_network import FlowAnswer, FlowNetwork, at_points
+from equilidar.flow.flow_pillars import FlowNetworkShape, PillarPair, pillars_of
+from equilidar.flow.object_refinement import ObjectRefinement
 from equilidar.structures import FlowField, PointCloudBatch, SweepPairBatch
 
-_FORMAT = "equilidar-flow-network-1"
+_FORMAT = "equilidar-flow-network-2"
+_REFINEMENT = ObjectRefinement()
 
 
 @dataclass(frozen=True)
@@ -58,25 +63,31 @@ def save_flow_network(path: str | os.PathLike[str], network: FlowNetwork, origin
 class FeedforwardFlow:
     """The ego motion and, where the network says that something moves, its motion over ground.
 
+    Refinement makes objects of what moves, and fits the rigid motion of each to the points of both sweeps.
+
     What lies on the ground, or outside of the square that the network sees, flows with the ego motion; outside it is
     not valid. Confidence is the network's probability of what it decided.
 
     Attributes:
         allow_labels: the user's leave, where the teacher was from labels.
         from_labels: whether it was.
-        settings: what decides the output: the weights' hash and the threshold.
+        settings: what decides the output: the weights' hash, the threshold and the refinement.
         origin: what the file says of itself.
     """
 
     name = "feedforward"
 
-    def __init__(self, path: str | os.PathLike[str], threshold: float = 0.5, allow_labels: bool = False) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], threshold: float = 0.5, allow_labels: bool = False,
+        refine: ObjectRefinement | None = _REFINEMENT,
+    ) -> None:  # fmt: skip
         """Load weights.
 
         Args:
             path: file that `tools/distill.py` wrote.
             threshold: probability above which a pillar moves.
             allow_labels: the user's leave.
+            refine: fits the motions of moving objects to the points; None leaves each square the network's.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -85,10 +96,10 @@ class FeedforwardFlow:
         if not 0 < threshold < 1:
             raise ValueError(f"flow.threshold must lie between 0 and 1, got {threshold}")
         self.network, about = _load(Path(path))
-        self.threshold, self.allow_labels = threshold, allow_labels
+        self.threshold, self.allow_labels, self.refine = threshold, allow_labels, refine
         self.from_labels: bool = about["from_labels"]
         self.origin = FlowNetworkOrigin(about["teacher"], about["from_labels"], about["provenance"])
-        self.settings = {"weights": about["content_hash"], "threshold": threshold}
+        self.settings = {"weights": about["content_hash"], "threshold": threshold, "refine": refine and asdict(refine)}
 
     @torch.no_grad()
     def __call__(self, batch: SweepPairBatch) -> FlowField:
@@ -100,14 +111,23 @@ class FeedforwardFlow:
         pair = pillars_of(there, batch.target, self.network.shape)
         # Float32: a mixed-precision step around this must not coarsen centimetres.
         with torch.autocast(source.xyz.device.type, enabled=False):
-            motion, logit = self.network(pair)
-        probability = logit.sigmoid()
-        moves = probability > self.threshold
-        own = at_points(torch.where(moves[:, None], motion, 0.0), pair.rows)
-        sure = torch.where(moves, probability, 1 - probability)
+            answer = self.network(pair)
+            own, moving = self._motion(there, batch, pair, answer)
+        chance = at_points(answer.moves.sigmoid(), answer.rows)
+        sure = torch.where(moving, chance, 1 - chance)
         inside = (moved[:, :2].abs() < self.network.shape.extent).all(1)
-        confidence = torch.where(pair.rows >= 0, at_points(sure, pair.rows), inside.float())
+        confidence = torch.where(answer.rows >= 0, sure, inside.float())
         return FlowField(moved - source.xyz + own, inside, confidence * inside)
+
+    def _motion(
+        self, source: PointCloudBatch, batch: SweepPairBatch, pair: PillarPair, answer: FlowAnswer
+    ) -> tuple[Float[Tensor, "N 3"], Bool[Tensor, " N"]]:
+        """Return motion over ground of each point, and whether it moves."""
+        if self.refine is not None:
+            return self.refine(source, batch.target, pair, answer, self.threshold, batch.gap)
+        moves = answer.moves.sigmoid() > self.threshold
+        own = at_points(torch.where(moves[:, None], answer.motion, 0.0), answer.rows)
+        return own, at_points(moves.float(), answer.rows) > 0
 
 
 def _load(path: Path) -> tuple[FlowNetwork, dict[str, Any]]:

@@ -1,143 +1,42 @@
-"""A small network on pillars of two sweeps that tells which move over ground, and how far."""
+"""A small network on pillars of two sweeps that matches them, and tells which move over ground, and how far."""
 
 import itertools
-import math
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int32, Int64
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from equilidar.flow.flow_matching import cells_at_shifts, peak_shift, similarities
+from equilidar.flow.flow_pillars import FlowNetworkShape, PillarPair
 from equilidar.nn import InverseConv3d, SparseBlock, SparseConv3d, SubmanifoldConv3d
-from equilidar.ops.voxelize import occupied_voxels
-from equilidar.structures import GridSpec, PointCloudBatch, SparseVoxels
+from equilidar.structures import SparseVoxels
 
-_FLAT = (1, 3, 3)
-_GROUND_CELL = 8  # pillars along the side of a cell in which the lowest point is looked for
-_BELOW, _ABOVE = -5.0, 5.0  # metres over the sensor's frame that pillars reach
-
-
-@dataclass(frozen=True)
-class FlowNetworkShape:
-    """What a flow network sees and how large it is.
-
-    Attributes:
-        extent: metres from the sensor to the border of the square that it sees.
-        cell: side of a pillar, metres.
-        layers: of height, in which points are counted.
-        layer: their thickness, metres.
-        clearance: height over the lowest point nearby up to which points are ground, metres.
-        width: channels of the finest pillars; the next ones have 2, 4 and 4 times as many.
-    """
-
-    extent: float = 51.2
-    cell: float = 0.2
-    layers: int = 8
-    layer: float = 0.4
-    clearance: float = 0.2
-    width: int = 24
-
-    def __post_init__(self) -> None:
-        side = 2 * self.extent / self.cell
-        if side <= 0 or abs(side / 16 - round(side / 16)) > 1e-6:
-            raise ValueError(
-                f"network: 2 * extent / cell must be a whole multiple of 16 cells, got extent={self.extent}, "
-                f"cell={self.cell}"
-            )
-        if self.layers < 1 or self.width < 1 or self.layer <= 0:
-            raise ValueError(f"network: layers, layer and width must be positive, got {asdict(self)}")
-
-    @property
-    def grid(self) -> GridSpec:
-        """Pillars as voxels as high as the grid."""
-        low, high = (-self.extent, -self.extent, _BELOW), (self.extent, self.extent, _ABOVE)
-        return GridSpec(low, high, (self.cell, self.cell, _ABOVE - _BELOW))
-
-    @property
-    def channels(self) -> int:
-        """Input channels: of each sweep a count for each layer, and mean x, y and height."""
-        return 2 * (self.layers + 3)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the arguments, for a file."""
-        return asdict(self)
+_FLAT, _DOWN = (1, 3, 3), (1, 2, 2)
 
 
 @dataclass(slots=True)
-class PillarPair:
-    """Two sweeps in the target's frame, as pillars that either of them occupies.
+class FlowAnswer:
+    """What the network says of each square of 2 x 2 pillars that holds source points.
 
     Attributes:
-        pillars: features; both sweeps' columns side by side.
-        rows: (N,) pillar of each source point, -1 where it lies on the ground or outside.
-        num_source: (V,) source points in each pillar.
+        motion: (V, 3) over ground, metres over the gap.
+        moves: (V,) logit of moving at all.
+        shifts: (V, S) logits of the shifts within reach, see `shifts_of`.
+        rows: (N,) square of each source point, -1 where it lies on the ground or outside.
+        squares: the source's, of B items.
     """
 
-    pillars: SparseVoxels
+    motion: Float[Tensor, "V 3"]
+    moves: Float[Tensor, " V"]
+    shifts: Float[Tensor, "V S"]
     rows: Int64[Tensor, " N"]
-    num_source: Float[Tensor, " V"]
-
-
-def pillars_of(source: PointCloudBatch, target: PointCloudBatch, shape: FlowNetworkShape) -> PillarPair:
-    """Deal two sweeps into pillars.
-
-    Args:
-        source: moved into the target's frame by the ego motion.
-        target: of the same items.
-        shape: of the network.
-    """
-    xyz = torch.cat([source.xyz, target.xyz])
-    item = torch.cat([source.batch_index, target.batch_index])
-    height = _height(xyz, item, source.batch_size, shape)
-    kept = torch.nonzero(height > shape.clearance)[:, 0]
-    # Ops want the points of an item in a row.
-    order = kept[item[kept].argsort(stable=True)]
-    counts = torch.bincount(item[order], minlength=source.batch_size)
-    offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-    row, coords = occupied_voxels(xyz[order], offsets, shape.grid)
-    # On the border rounding may put a point into the square and into no pillar.
-    order, row = order[row >= 0], row[row >= 0]
-    features, num_source = _features(xyz[order], height[order], row, order < len(source.xyz), coords, shape)
-    rows = torch.full((len(xyz),), -1, dtype=torch.int64, device=xyz.device)
-    rows[order] = row
-    pillars = SparseVoxels(coords, features, shape.grid, shape.grid.shape, (1, 1, 1), source.batch_size)
-    return PillarPair(pillars, rows[: len(source.xyz)], num_source)
-
-
-def _height(xyz: Tensor, item: Tensor, batch_size: int, shape: FlowNetworkShape) -> Float[Tensor, " N"]:
-    """Return the height over the lowest point of the cells around; -inf outside of the square."""
-    side = round(2 * shape.extent / shape.cell) // _GROUND_CELL
-    cell = ((xyz[:, :2] + shape.extent) / (shape.cell * _GROUND_CELL)).floor().long()
-    inside = ((cell >= 0) & (cell < side)).all(1) & (xyz[:, 2] > _BELOW) & (xyz[:, 2] < _ABOVE)
-    place = torch.where(inside, (item * side + cell[:, 1]) * side + cell[:, 0], batch_size * side * side)
-    lowest = xyz.new_full((batch_size * side * side + 1,), _ABOVE)
-    lowest = lowest.scatter_reduce(0, place, xyz[:, 2], "amin")
-    around = -F.max_pool2d(-lowest[:-1].view(batch_size, 1, side, side), 3, 1, 1)
-    ground = torch.cat([around.flatten(), lowest.new_full((1,), math.inf)])
-    return xyz[:, 2] - ground[place]
-
-
-def _features(
-    xyz: Tensor, height: Tensor, row: Tensor, is_source: Bool[Tensor, " N"], coords: Int32[Tensor, "V 4"],
-    shape: FlowNetworkShape,
-) -> tuple[Float[Tensor, "V C"], Float[Tensor, " V"]]:  # fmt: skip
-    """Return counts by layer and means of each pillar, source columns first, and the number of source points."""
-    num, layers = len(coords), shape.layers
-    center = shape.grid.centers(coords[:, 1:])
-    layer = (height / shape.layer).floor().long().clamp(0, layers - 1)
-    sweep = (~is_source).long()
-    counts = torch.bincount((row * 2 + sweep) * layers + layer, minlength=num * 2 * layers).view(num, 2, layers)
-    offset = torch.cat([(xyz[:, :2] - center[row, :2]) / shape.cell, height[:, None] / 4], 1)
-    sums = offset.new_zeros(num * 2, 3).index_add_(0, row * 2 + sweep, offset).view(num, 2, 3)
-    total = counts.sum(2).float()
-    means = sums / total.clamp(min=1)[:, :, None]
-    return torch.cat([counts.float().log1p() / 3, means], 2).flatten(1), total[:, 0]
+    squares: SparseVoxels
 
 
 class FlowNetwork(nn.Module):
-    """A U-shaped sparse network over pillars of 1, 2, 4 and 8 cells; its answer is one motion for each pillar.
+    """Features of both sweeps by one encoder, their similarities at all shifts within reach, and a decoder of these.
 
     Attributes:
         shape: of the network.
@@ -147,45 +46,98 @@ class FlowNetwork(nn.Module):
         """Build it for a shape."""
         super().__init__()
         self.shape = shape
-        widths = [shape.width, 2 * shape.width, 4 * shape.width, 4 * shape.width]
-        self.stem = nn.Sequential(_same(shape.channels, widths[0]), _same(widths[0], widths[0]))
-        self.down = nn.ModuleList(
-            nn.Sequential(
-                SparseBlock(SparseConv3d(fine, coarse, _FLAT, (1, 2, 2), (0, 1, 1)), momentum=0.1),
-                _same(coarse, coarse),
-                _same(coarse, coarse),
-            )
-            for fine, coarse in itertools.pairwise(widths)
-        )
-        self.up = nn.ModuleList(
-            InverseConv3d(coarse, fine, _FLAT, (1, 2, 2), (0, 1, 1), bias=True)
-            for fine, coarse in itertools.pairwise(widths)
-        )
-        self.join = nn.ModuleList(_same(2 * fine, fine) for fine in widths[:-1])
-        self.head = nn.Sequential(nn.Linear(widths[0], 2 * widths[0]), nn.ReLU(), nn.Linear(2 * widths[0], 4))
+        w, num = shape.width, (2 * shape.steps + 1) ** 2
+        self.stem = _same(shape.channels, w)
+        self.squares = _down(w, 2 * w)
+        self.encoder = _Pyramid([2 * w, 3 * w, 4 * w])
+        self.key = nn.Linear(2 * w, shape.match - 1)
+        # Sharpness of the comparison, and what an occupied square is worth against an empty one.
+        self.sharpness = nn.Parameter(torch.tensor([10.0, 1.0]))
+        self.enter = nn.Linear(4 * w + num, 3 * w)
+        self.decoder = _Pyramid([3 * w, 4 * w, 4 * w])
+        self.head = nn.Sequential(nn.Linear(3 * w, 3 * w), nn.ReLU())
+        self.shifts, self.rest = nn.Linear(3 * w, num), nn.Linear(3 * w, 4)
 
-    def forward(self, pair: PillarPair) -> tuple[Float[Tensor, "V 3"], Float[Tensor, " V"]]:
-        """Return motion over ground (metres over the gap) and the logit of moving, of each pillar."""
-        stages = [self.stem(pair.pillars)]
+    def forward(self, pair: PillarPair) -> FlowAnswer:
+        """Match a pair."""
+        squares = self.squares(self.stem(pair.pillars))
+        rows = at_points(_square_of(pair.pillars, squares) + 1, pair.rows) - 1
+        encoded = self.encoder(squares)
+        keys = F.normalize(self.key(encoded.features), dim=1, eps=1e-4)
+        source, target = _halves(encoded, pair.num_items)
+        steps = self.shape.steps
+        cells = cells_at_shifts(source, target, steps)
+        num = len(source.coords)
+        occupied = torch.ones_like(keys[:, :1])
+        sharp, worth = self.sharpness
+        alike = similarities(
+            torch.cat([keys[:num] * sharp, occupied[:num] * worth], 1),
+            torch.cat([keys[num:], occupied[num:]], 1),
+            cells,
+        )
+        here = torch.cat([target.features, target.features.new_zeros(1, target.features.shape[1])])
+        here = here[cells[:, cells.shape[1] // 2]]
+        entered = torch.relu(self.enter(torch.cat([source.features, here, alike / 10], 1)))
+        found = self.head(self.decoder(source.with_features(entered)).features)
+        shifts, rest = alike + self.shifts(found), self.rest(found)
+        motion = torch.cat([peak_shift(shifts) * 2 * self.shape.cell + rest[:, :2], rest[:, 2:3]], 1)
+        return FlowAnswer(motion, rest[:, 3], shifts, rows, source)
+
+
+class _Pyramid(nn.Module):
+    """A U of three levels over occupied cells: each level sees four times the area of the one before."""
+
+    def __init__(self, widths: list[int]) -> None:
+        super().__init__()
+        pairs = list(itertools.pairwise(widths))
+        self.first = _same(widths[0], widths[0])
+        self.down = nn.ModuleList(nn.Sequential(_down(a, b), _same(b, b), _same(b, b)) for a, b in pairs)
+        self.up = nn.ModuleList(InverseConv3d(b, a, _DOWN, _DOWN, bias=True) for a, b in pairs)
+        self.join = nn.ModuleList(_same(2 * a, a) for a in widths[:-1])
+
+    def forward(self, cells: SparseVoxels) -> SparseVoxels:
+        levels = [self.first(cells)]
         for down in self.down:
-            stages.append(down(stages[-1]))
-        found = stages.pop()
+            levels.append(down(levels[-1]))
+        found = levels.pop()
         for up, join in zip(reversed(self.up), reversed(self.join), strict=True):
-            fine = stages.pop()
-            risen = torch.relu(up(found, fine).features)
-            found = join(fine.with_features(torch.cat([fine.features, risen], 1)))
-        answer = self.head(found.features)
-        return answer[:, :3], answer[:, 3]
+            fine = levels.pop()
+            found = join(fine.with_features(torch.cat([fine.features, torch.relu(up(found, fine).features)], 1)))
+        return found
 
 
 def _same(channels: int, width: int) -> SparseBlock:
     return SparseBlock(SubmanifoldConv3d(channels, width, _FLAT), momentum=0.1)
 
 
-def at_points(values: Float[Tensor, "V ..."], rows: Int64[Tensor, " N"]) -> Float[Tensor, "N ..."]:
-    """Return the value of each point's pillar, zero for points of none."""
+def _down(channels: int, width: int) -> SparseBlock:
+    return SparseBlock(SparseConv3d(channels, width, _DOWN, _DOWN), momentum=0.1)
+
+
+def _square_of(pillars: SparseVoxels, squares: SparseVoxels) -> Int64[Tensor, " V"]:
+    """Return the row of the square that holds each pillar."""
+    table = torch.zeros(squares.batch_size, *squares.shape[1:], dtype=torch.int64, device=squares.coords.device)
+    item, _, y, x = squares.coords.long().unbind(1)
+    table[item, y, x] = torch.arange(len(item), device=table.device)
+    item, _, y, x = pillars.coords.long().unbind(1)
+    return table[item, y // 2, x // 2]
+
+
+def _halves(cells: SparseVoxels, num_items: int) -> tuple[SparseVoxels, SparseVoxels]:
+    """Part sources from targets; cells are sorted by item."""
+    num = int((cells.coords[:, 0] < num_items).sum())
+    parts = []
+    for rows, first in ((slice(0, num), 0), (slice(num, None), num_items)):
+        coords = cells.coords[rows].clone()
+        coords[:, 0] -= first
+        parts.append(SparseVoxels(coords, cells.features[rows], cells.grid, cells.shape, cells.stride, num_items))
+    return parts[0], parts[1]
+
+
+def at_points(values: Shaped[Tensor, "V ..."], rows: Int64[Tensor, " N"]) -> Shaped[Tensor, "N ..."]:
+    """Return the value of each point's row, zero for points of none."""
     known = rows >= 0
     if not len(values):
         return values.new_zeros(len(rows), *values.shape[1:])
     picked = values[rows.clamp(min=0)]
-    return torch.where(known.view(-1, *[1] * (values.ndim - 1)), picked, 0.0)
+    return torch.where(known.view(-1, *[1] * (values.ndim - 1)), picked, torch.zeros_like(picked))

@@ -1,74 +1,23 @@
 """Distils a flow network from an estimator's flow on unlabelled pairs."""
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import OneCycleLR
 
-from equilidar.data.faults import Fault, FaultBudget, FaultySweepError
 from equilidar.data.packing_progress import Progress
-from equilidar.data.protocols import PairDataset
-from equilidar.flow import FlowEstimator
-from equilidar.flow.flow_network import FlowNetwork, FlowNetworkShape, PillarPair, pillars_of
-from equilidar.structures import PointCloudBatch, SweepPairBatch
-from equilidar.structures.moving import Movable
+from equilidar.flow.flow_network import FlowAnswer, FlowNetwork
+from equilidar.flow.flow_pillars import FlowNetworkShape, pillars_of
+from equilidar.flow_runs.distillation_checkpoint import DistillationCheckpoint
+from equilidar.flow_runs.lessons import Example, Lesson, lesson_of
 from equilidar.structures.seeding import uniform
 
-_DYNAMIC_SPEED = 0.5  # m/s
-_STREAM_TURN = 310
-
-
-@dataclass(frozen=True)
-class Example:
-    """A pair as the network learns from it.
-
-    Attributes:
-        source: (N, 3) moved into the target's frame by the ego motion.
-        target: (M, 3).
-        residual: (N, 3) the teacher's flow beyond the ego motion's, metres.
-        weight: (N,) its confidence, 0 where it has no answer.
-        moving: residual above which a point moves, metres.
-    """
-
-    source: Float[Tensor, "N 3"]
-    target: Float[Tensor, "M 3"]
-    residual: Float[Tensor, "N 3"]
-    weight: Float[Tensor, " N"]
-    moving: float
-
-
-def example_of(batch: SweepPairBatch, teacher: FlowEstimator) -> Example:
-    """Return what a batch of one pair teaches."""
-    source = batch.source
-    moved = batch.target_T_source.apply(source.xyz, source.offsets)
-    field = teacher(batch)
-    weight = torch.where(field.valid, field.confidence, 0.0)
-    threshold = _DYNAMIC_SPEED * float(batch.gap.abs())
-    return Example(moved, batch.target.xyz.clone(), field.flow - (moved - source.xyz), weight, threshold)
-
-
-def load_examples(
-    dataset: PairDataset, indices: Sequence[int], teacher: FlowEstimator, faults: FaultBudget | None = None
-) -> list[Example]:
-    """Read pairs and their teacher's flow into memory, about 3 MB for a pair of 120 000 points each."""
-    budget, examples = faults or FaultBudget(), []
-    with Progress(len(indices), "pair") as bar:
-        for done, index in enumerate(indices, 1):
-            found: list[Fault] = []
-            try:
-                examples.append(example_of(SweepPairBatch.collate([dataset[index]]), teacher))
-            except FaultySweepError as error:
-                found = [Fault(dataset.keys[index], str(error))]
-            for fault in budget.observe(1, found):
-                print(f"skipped {fault.key}: {fault.reason}", flush=True)
-            bar.show(done)
-    return examples
+_STREAM_ORDER = 311
 
 
 @dataclass(frozen=True)
@@ -80,14 +29,14 @@ class Distillation:
         batch_size: pairs of each.
         lr: highest learning rate of the one-cycle schedule.
         seed: of weights, order and turns.
-        moving_weight: how much more a moving pillar counts than a resting one in the decision which it is.
+        moving_weight: how much more a moving square counts than a resting one in the decision which it is.
     """
 
-    steps: int = 2000
+    steps: int = 3000
     batch_size: int = 2
-    lr: float = 3e-3
+    lr: float = 4e-3
     seed: int = 0
-    moving_weight: float = 3.0
+    moving_weight: float = 2.0
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch_size < 1 or not self.lr > 0 or not self.moving_weight > 0:
@@ -99,19 +48,23 @@ class Distillation:
         examples: Sequence[Example],
         device: torch.device,
         report: Callable[[int, dict[str, float]], None] = lambda step, losses: None,
+        checkpoint: DistillationCheckpoint | None = None,
     ) -> FlowNetwork:
         """Train a network and return it, in eval mode.
 
-        Each pair is turned about the vertical and mirrored at random, both sweeps and the flow alike.
+        Pairs are drawn with replacement, those with many moving points more often (by the root of their number). Each
+        is turned about the vertical and mirrored at random, both sweeps and the flow alike. What a step draws depends
+        on the seed and the step alone.
 
         Args:
             shape: of the network.
             examples: to learn from.
             device: to train on.
             report: told the losses of each step.
+            checkpoint: where to go on from, if anything is there, and to keep the state now and then.
 
         Raises:
-            ValueError: there is no example.
+            ValueError: there is no example, or the checkpoint is another training's.
         """
         if not examples:
             raise ValueError("no pair to distil from")
@@ -119,10 +72,13 @@ class Distillation:
             torch.manual_seed(self.seed)
             network = FlowNetwork(shape).to(device)
         optimizer = torch.optim.AdamW(network.parameters(), self.lr, weight_decay=1e-4)
-        schedule = OneCycleLR(optimizer, self.lr, total_steps=max(self.steps, 2), pct_start=0.2)
+        schedule = OneCycleLR(optimizer, self.lr, total_steps=max(self.steps, 2), pct_start=0.1)
+        parts = {"network": network, "optimizer": optimizer, "schedule": schedule}
+        first = checkpoint.restore(parts) if checkpoint else 0
         network.train()
-        for step, lesson in zip(range(self.steps), self._lessons(examples), strict=False):
-            lesson = lesson.to(device)
+        share = torch.tensor([float((example.moving_points + 100) ** 0.5) for example in examples]).cumsum(0)
+        for step in range(first, self.steps):
+            lesson = self._lesson(examples, share / share[-1], step).to(device)
             terms = self.losses(network, lesson)
             optimizer.zero_grad(set_to_none=True)
             torch.stack(list(terms.values())).sum().backward()
@@ -130,96 +86,59 @@ class Distillation:
             optimizer.step()
             schedule.step()
             report(step, {name: float(term.detach()) for name, term in terms.items()})
+            if checkpoint:
+                checkpoint.keep(step + 1, parts)
         return network.eval()
 
-    def losses(self, network: FlowNetwork, lesson: "Lesson") -> dict[str, Tensor]:
-        """Return "motion", metres off a pillar that moves, and "decision", which pillars do (cross entropy).
+    def losses(self, network: FlowNetwork, lesson: Lesson) -> dict[str, Tensor]:
+        """Return the losses over squares that hold source points, by the mean of these.
 
-        A pillar's truth is the mean of its source points', by their weight; pillars without one teach nothing.
+        "motion": metres off a square that moves (smooth L1); "decision": which squares do (cross entropy); "shift":
+        cross entropy of the shifts within reach, the truth dealt to the four that are nearest.
         """
-        pair = pillars_of(lesson.source, lesson.target, network.shape)
-        motion, logit = network(pair)
-        truth, moves, weight = _pillar_means(pair, lesson, len(motion))
-        off = F.smooth_l1_loss(motion, truth, beta=0.1, reduction="none").sum(1)
-        share = weight * moves.clamp(min=0.02)  # resting pillars too, a little: a wrong decision then costs less
+        answer = network(pillars_of(lesson.source, lesson.target, network.shape))
+        truth, moves, weight = _square_means(answer, lesson)
+        off = F.smooth_l1_loss(answer.motion, truth, beta=0.1, reduction="none").sum(1)
+        share = weight * moves.clamp(min=0.02)  # resting squares too, a little: a wrong decision then costs less
         decision = F.binary_cross_entropy_with_logits(
-            logit, moves, pos_weight=logit.new_tensor(self.moving_weight), reduction="none"
+            answer.moves, moves, pos_weight=truth.new_tensor(self.moving_weight), reduction="none"
         )
-        tiny = 1e-6
-        return {
-            "motion": (off * share).sum() / (share.sum() + tiny),
-            "decision": (decision * weight).sum() / (weight.sum() + tiny),
-        }
+        shift = _shift_loss(answer.shifts, truth[:, :2] / (2 * network.shape.cell), network.shape.steps)
 
-    def _lessons(self, examples: Sequence[Example]) -> Iterator["Lesson"]:
-        """Yield batches for ever, each epoch in an order of its own."""
-        generator = torch.Generator().manual_seed(self.seed)
-        waiting: list[int] = []
-        while True:
-            while len(waiting) < self.batch_size:
-                waiting += torch.randperm(len(examples), generator=generator).tolist()
-            chosen, waiting = waiting[: self.batch_size], waiting[self.batch_size :]
-            seeds = torch.randint(2**62, (self.batch_size,), generator=generator)
-            yield lesson_of([examples[place] for place in chosen], seeds)
+        def mean(values: Tensor, by: Tensor) -> Tensor:
+            return (values * by).sum() / (by.sum() + 1e-6)
+
+        return {"motion": mean(off, share), "decision": mean(decision, weight), "shift": 0.2 * mean(shift, share)}
+
+    def _lesson(self, examples: Sequence[Example], share: Float[Tensor, " E"], step: int) -> Lesson:
+        keys = torch.arange(self.batch_size) + self.batch_size * step + (self.seed << 40)
+        chosen = torch.searchsorted(share, uniform(keys, _STREAM_ORDER, 1)[:, 0]).clamp(max=len(examples) - 1)
+        return lesson_of([examples[place] for place in chosen.tolist()], keys)
 
 
-@dataclass(slots=True)
-class Lesson(Movable):
-    """A batch of examples, turned.
-
-    Attributes:
-        source: in the target's frame.
-        target: of the same items.
-        residual: (N, 3) of the source points.
-        weight: (N,) of them.
-        moves: (N,) bool: they do.
-    """
-
-    source: PointCloudBatch
-    target: PointCloudBatch
-    residual: Float[Tensor, "N 3"]
-    weight: Float[Tensor, " N"]
-    moves: Bool[Tensor, " N"]
-
-
-def lesson_of(examples: Sequence[Example], seeds: Int64[Tensor, " B"]) -> Lesson:
-    """Turn each example about the vertical and mirror it by its seed: both sweeps and the flow alike."""
-    draws = uniform(seeds, _STREAM_TURN, 2)
-    sources, targets, residuals = [], [], []
-    for example, (turn, mirror) in zip(examples, draws.tolist(), strict=True):
-        matrix = _turn(2 * math.pi * turn, -1.0 if mirror < 0.5 else 1.0)
-        sources.append(_cloud(example.source @ matrix.T))
-        targets.append(_cloud(example.target @ matrix.T))
-        residuals.append(example.residual @ matrix.T)
-    return Lesson(
-        PointCloudBatch.collate(sources),
-        PointCloudBatch.collate(targets),
-        torch.cat(residuals),
-        torch.cat([example.weight for example in examples]),
-        torch.cat([example.residual.norm(dim=1) > example.moving for example in examples]),
-    )
-
-
-def _turn(yaw: float, side: float) -> Float[Tensor, "3 3"]:
-    cos, sin = math.cos(yaw), math.sin(yaw)
-    return torch.tensor([[cos, -sin * side, 0.0], [sin, cos * side, 0.0], [0.0, 0.0, 1.0]])
-
-
-def _cloud(xyz: Float[Tensor, "N 3"]) -> PointCloudBatch:
-    return PointCloudBatch(xyz, xyz[:, :0], torch.tensor([0, len(xyz)]), ())
-
-
-def _pillar_means(
-    pair: PillarPair, lesson: Lesson, num: int
+def _square_means(
+    answer: FlowAnswer, lesson: Lesson
 ) -> tuple[Float[Tensor, "V 3"], Float[Tensor, " V"], Float[Tensor, " V"]]:
-    """Return mean residual, share of moving points and mean weight of each pillar's source points."""
-    known = pair.rows >= 0
-    rows, weight = pair.rows[known], lesson.weight[known]
+    """Return mean residual, share of moving points and mean weight of each square's source points."""
+    known = answer.rows >= 0
+    rows, weight, num = answer.rows[known], lesson.weight[known], len(answer.motion)
     columns = torch.cat([lesson.residual[known], lesson.moves[known, None].float()], 1) * weight[:, None]
     sums = columns.new_zeros(num, 4).index_add_(0, rows, columns)
     total = weight.new_zeros(num).index_add_(0, rows, weight)
     mean = sums / total.clamp(min=1e-6)[:, None]
-    return mean[:, :3], mean[:, 3], total / pair.num_source.clamp(min=1)
+    return mean[:, :3], mean[:, 3], total / torch.bincount(rows, minlength=num).clamp(min=1)
+
+
+def _shift_loss(logits: Float[Tensor, "V S"], truth: Float[Tensor, "V 2"], steps: int) -> Float[Tensor, " V"]:
+    """Return the cross entropy against the truth (in cells), dealt to the four shifts around it."""
+    truth = truth.clamp(-steps, steps)
+    low = truth.floor().clamp(max=steps - 1)
+    part = truth - low
+    first: Int64[Tensor, " V"] = ((low[:, 1] + steps) * (2 * steps + 1) + low[:, 0] + steps).long()
+    places = torch.stack([first, first + 1, first + 2 * steps + 1, first + 2 * steps + 2], 1)
+    x, y = part.unbind(1)
+    share = torch.stack([(1 - x) * (1 - y), x * (1 - y), (1 - x) * y, x * y], 1)
+    return -(logits.log_softmax(1).gather(1, places) * share).sum(1)
 
 
 class StepReport:

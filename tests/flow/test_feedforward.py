@@ -8,13 +8,15 @@ import torch
 
 from equilidar.flow import ExactFlow, FeedforwardFlow, RigidFlow, check_label_free
 from equilidar.flow.feedforward import FlowNetworkOrigin, save_flow_network
-from equilidar.flow.flow_network import FlowNetwork, FlowNetworkShape, pillars_of
-from equilidar.flow_runs.distilling import Distillation, example_of, lesson_of
+from equilidar.flow.flow_network import FlowNetwork
+from equilidar.flow.flow_pillars import FlowNetworkShape, pillars_of
+from equilidar.flow_runs.distilling import Distillation
+from equilidar.flow_runs.lessons import example_of, lesson_of
 from equilidar.structures import PointCloudBatch, SweepPairBatch
 
 from .pairs import grid_points, moved, rigid_matrix, sweep_pair
 
-SHAPE = FlowNetworkShape(extent=12.8, cell=0.4, layers=4, width=8)
+SHAPE = FlowNetworkShape(extent=12.8, cell=0.4, layers=4, width=8, reach=1.6)
 LABEL_FREE = FlowNetworkOrigin("nearest", False, {})
 
 
@@ -40,21 +42,25 @@ def traffic(seed: int) -> SweepPairBatch:
 @pytest.fixture(scope="module")
 def network() -> FlowNetwork:
     examples = [example_of(traffic(seed), ExactFlow()) for seed in range(8)]
-    return Distillation(steps=150, batch_size=2, lr=1e-2)(SHAPE, examples, torch.device("cpu"))
+    return Distillation(steps=120, batch_size=2, lr=1e-2)(SHAPE, examples, torch.device("cpu"))
 
 
-def test_it_learns_what_moves_and_how_far_on_pairs_that_it_never_saw(network, tmp_path):
+def test_it_comes_close_to_its_teacher_on_pairs_that_it_never_saw(network, tmp_path):
     save_flow_network(tmp_path / "n.safetensors", network, LABEL_FREE)
-    flow = FeedforwardFlow(tmp_path / "n.safetensors")
+    refined, alone = (FeedforwardFlow(tmp_path / "n.safetensors", **options) for options in ({}, {"refine": None}))
+    assert refined.settings != alone.settings
     for seed in (100, 101, 102):
         batch = traffic(seed)
         assert batch.flow is not None
-        field, rigid = flow(batch), RigidFlow()(batch).flow
-        error = (field.flow - batch.flow).norm(dim=1)
-        assert error[-400:].mean() < 0.5, "the ego motion alone is off by one metre"
-        assert error[:-400].mean() < 0.05
-        assert (field.flow[:1500] - rigid[:1500]).abs().max() < 1.2 and field.valid.all()
-        assert ((field.confidence >= 0) & (field.confidence <= 1)).all()
+        rigid = RigidFlow()(batch).flow
+        for flow, moving_bound in ((refined, 0.1), (alone, 0.4)):
+            field = flow(batch)
+            error = (field.flow - batch.flow).norm(dim=1)
+            assert error[-400:].mean() < moving_bound, "the teacher knows; the ego motion alone is off by one metre"
+            assert error[:-400].mean() < 0.05
+            assert (field.flow[:1500] - rigid[:1500]).abs().max() < 1.6 and field.valid.all()
+            assert ((field.confidence >= 0) & (field.confidence <= 1)).all()
+        assert refined(batch).flow.equal(refined(batch).flow)
 
 
 def test_a_file_gives_back_the_network_and_says_what_it_is_from(network, tmp_path):
@@ -118,14 +124,17 @@ def test_pillars_leave_out_the_ground_and_keep_the_sweeps_apart():
     source = PointCloudBatch(there, batch.source.features, batch.source.offsets, batch.source.channels)
     pair = pillars_of(source, batch.target, SHAPE)
     assert (pair.rows[:1500] == -1).float().mean() > 0.95 and (pair.rows[-400:] >= 0).float().mean() > 0.9
-    assert int(pair.num_source.sum()) == int((pair.rows >= 0).sum())
-    halves = pair.pillars.features.view(-1, 2, SHAPE.layers + 3)
-    resting = pair.rows[1500:1740]
-    resting = resting[resting >= 0].unique()
-    alike = (halves[resting, 0] - halves[resting, 1]).abs().amax(1)
+    pillars = pair.pillars
+    assert (pillars.batch_size, pair.num_items) == (2, 1)
+    assert (pillars.coords[pair.rows[pair.rows >= 0], 0] == 0).all()
+    assert (pillars.coords[pair.target_rows[pair.target_rows >= 0], 0] == 1).all()
+    here, there = pair.rows[1500:1740], pair.target_rows[1500:1740]
+    alike = (pillars.features[here] - pillars.features[there]).abs().amax(1)[(here >= 0) & (there >= 0)]
     assert alike.median() < 0.01, "posts look the same in both sweeps after the ego motion"
     with pytest.raises(ValueError, match="whole multiple of 16 cells"):
         FlowNetworkShape(extent=10.0, cell=0.3)
+    with pytest.raises(ValueError, match="reach must lie between"):
+        FlowNetworkShape(reach=0.1)
 
 
 def test_lessons_turn_both_sweeps_and_the_flow_alike():

@@ -10,7 +10,8 @@ from equilidar.augment.pipeline import ViewPipeline
 from equilidar.backbones.feature_info import FeatureInfo
 from equilidar.flow import FlowEstimator, RigidFlow, check_label_free, precompute
 from equilidar.flow.feedforward import FlowNetworkOrigin, save_flow_network
-from equilidar.flow.flow_network import FlowNetwork, FlowNetworkShape
+from equilidar.flow.flow_network import FlowNetwork
+from equilidar.flow.flow_pillars import FlowNetworkShape
 from equilidar.objectives import CompositeObjective
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
