@@ -63,17 +63,23 @@ class Scene:
     gap: Float[Tensor, " B"]
 
 
-def fit_motion(scene: Scene, start: ClusterMotion, fit: ObjectFit) -> ClusterMotion:
+def fit_motion(scene: Scene, start: ClusterMotion, fit: ObjectFit, steps: range) -> ClusterMotion:
     """Improve motions by closest points, weighted by Tukey's biweight; the gate falls.
 
     Object points ask for their nearest target points, and target points that nothing at rest explains better ask for
     the objects'. Without the second direction a car that is seen from its side may slide along itself.
+
+    Args:
+        scene: both sweeps.
+        start: motions.
+        fit: see there.
+        steps: which of its iterations.
     """
     objects, motion = scene.objects, start
     # Few points close together tell no turn: a prior of the turn, against a noise of a tenth of a metre.
     gap = scene.gap.abs().nan_to_num(0.1).clamp_min(1e-3)
     stiff = 0.01 / (fit.turn_rate * gap).square()[objects.item]
-    for iteration in range(fit.iterations):
+    for iteration in steps:
         limit = fit.gate + (fit.narrow - fit.gate) * min(1.0, iteration / max(1.0, 0.7 * fit.iterations))
         moved = motion.apply(objects.xyz, objects.cluster)
         row, ahead = nearest(moved, objects.offsets, scene.target.xyz, scene.target.offsets, limit)

@@ -26,7 +26,8 @@ class ObjectRefinement:
     """Squares that move become objects, each with one turn about the vertical and one shift, or at rest.
 
     Two motions are tried for each object: the mean of its squares', and the shift that its squares together find
-    likeliest. Closest points improve both; the better one is taken where it fits better than rest.
+    likeliest. A third of the closest-point steps tells the better one; it takes the others, and is believed where it
+    fits better than rest.
 
     Attributes:
         spacing: metres to which objects are thinned.
@@ -67,14 +68,17 @@ class ObjectRefinement:
         starts = [mean, torch.cat([likely_shifts(answer, objects, num), mean[:, 2:]], 1)]
         scene = self._scene(source, target, pair, answer, standing, starts, gap)
         centers = scene.objects.center
-        best, gain = ClusterMotion.rest(centers), torch.zeros_like(centers[:, 0])
+        quick = max(1, self.fit.iterations // 3)
+        best, most = ClusterMotion.rest(centers), torch.full_like(centers[:, 0], -torch.inf)
         for shift in starts:
-            motion = fit_motion(scene, ClusterMotion(centers, torch.zeros_like(gain), shift), self.fit)
+            start = ClusterMotion(centers, torch.zeros_like(most), shift)
+            motion = fit_motion(scene, start, self.fit, range(quick))
             rest, cost = judge(scene, motion, self.fit)
-            better = believed(rest, cost, motion, self.fit) & (rest - cost > gain)
-            best, gain = motion.where(better, best), torch.where(better, rest - cost, gain)
+            best, most = motion.where(rest - cost > most, best), torch.maximum(rest - cost, most)
+        best = fit_motion(scene, best, self.fit, range(quick, self.fit.iterations))
+        moves = believed(*judge(scene, best, self.fit), best, self.fit)
         member = self._members(source, pair, answer, objects, standing)
-        moving = (member >= 0) & (gain > 0)[member.clamp_min(0)]
+        moving = (member >= 0) & moves[member.clamp_min(0)]
         moved = best.apply(source.xyz, member.clamp_min(0))
         return torch.where(moving[:, None], moved - source.xyz, still), moving
 

@@ -32,7 +32,7 @@ class Distillation:
         moving_weight: how much more a moving square counts than a resting one in the decision which it is.
     """
 
-    steps: int = 3000
+    steps: int = 1200
     batch_size: int = 2
     lr: float = 4e-3
     seed: int = 0
@@ -152,15 +152,21 @@ class StepReport:
     def __init__(self, steps: int, every: int = 100) -> None:
         self._bar, self._every = Progress(steps, "step"), every
         self._sums: dict[str, float] = {}
+        self._counted = 0
 
     def __call__(self, step: int, losses: dict[str, float]) -> None:
         """Count a step."""
         for name, value in losses.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value / self._every
+            self._sums[name] = self._sums.get(name, 0.0) + value
+        self._counted += 1  # fewer than `every` where a training went on in between
         self._bar.show(step + 1)
         if (step + 1) % self._every == 0:
-            print(f"step {step + 1}: " + ", ".join(f"{k} {v:.3f}" for k, v in self._sums.items()), flush=True)
+            print(
+                f"step {step + 1}: " + ", ".join(f"{k} {v / self._counted:.3f}" for k, v in self._sums.items()),
+                flush=True,
+            )
             self._sums.clear()
+            self._counted = 0
 
     def __enter__(self) -> "StepReport":
         self._bar.__enter__()
