@@ -81,6 +81,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory):
     commands = {
         "evaluate": [*evaluate, "estimators=[rigid,nearest,exact]", "+settings.nearest.radius=1.0", "output=a/f.json"],
         "one": [*evaluate, "flow=nearest", "flow.radius=1.0", "output=one.json", "num_pictures=0"],
+        "multi": [*evaluate, "estimators=[rigid,grid_flow_multi]", "output=multi.json", "num_pictures=0"],
+        "multi cache": [*SMALL, "flow=grid_flow_multi", "num_pairs=2", "num_workers=1", "output=multi"],
+        "no network": [*evaluate, "flow=feedforward"],
+        "no named network": [*evaluate, "estimators=[rigid,feedforward]"],
         "unknown": [*evaluate, "estimators=[rigid,neerest]"],
         "unknown setting": [*evaluate, "estimators=[nearest]", "+settings.nearest.radios=1"],
         "unused setting": [*evaluate, "estimators=[rigid]", "+settings.nearest.radius=1"],
@@ -122,6 +126,17 @@ def test_flow_with_its_settings_is_measured_as_the_named_one(runs):
     assert one == named
 
 
+def test_an_estimator_that_reads_further_sweeps_is_measured_and_cached(runs):
+    folder, done = runs
+    for name in ("multi", "multi cache"):
+        assert done[name].returncode == 0, done[name].stderr
+    figures = json.loads((folder / "multi.json").read_text())
+    assert figures["grid_flow_multi"]["epe_foreground_dynamic"] <= figures["rigid"]["epe_foreground_dynamic"]
+    stamp = json.loads((folder / "multi" / "stamp.json").read_text())
+    assert stamp["estimator"] == "grid_flow_multi" and not stamp["from_labels"]
+    assert len(list((folder / "multi").rglob("*.npz"))) == 2
+
+
 @pytest.mark.parametrize(
     ("name", "line"),
     [
@@ -130,6 +145,8 @@ def test_flow_with_its_settings_is_measured_as_the_named_one(runs):
         ("unused setting", "settings are for nearest"),
         ("missing", "flow=precomputed needs directory: add +settings.precomputed.directory=..."),
         ("missing folder", "no flow cache at nowhere"),
+        ("no network", "flow.path must be given: add flow.path=..."),
+        ("no named network", "flow=feedforward needs path: add +settings.feedforward.path=..."),
         ("mode", "mode must be one of cache, evaluate, got 'evaluat'"),
         ("no truth", "has no true flow to measure against"),
         ("labelled", "yields no pairs of sweeps"),
