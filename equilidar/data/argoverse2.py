@@ -115,6 +115,8 @@ def find_logs(root: Path, splits: list[str] | tuple[str, ...], names: list[str] 
         FileNotFoundError: there is none, or not all of `names`.
         ValueError: a split is unknown.
     """
+    if not isinstance(splits, list | tuple):
+        raise ValueError(f"dataset.splits must be a list, of {', '.join(_SPLITS)}, got {splits}")
     unknown = [split for split in splits if split not in _SPLITS]
     if unknown:
         raise ValueError(f"dataset.splits must be of {', '.join(_SPLITS)}, got {list(splits)}")
