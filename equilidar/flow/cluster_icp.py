@@ -8,6 +8,7 @@ what they leave unexplained can be this one's.
 import numpy as np
 
 from equilidar.compiled import compiled
+from equilidar.flow.line_icp import refine
 from equilidar.flow.point_grid import closest, closest_of, rows_within
 
 
@@ -60,77 +61,6 @@ def vote(cluster, target, near, others, number, half, width, peaks, tried):  # p
 
 
 @compiled
-def refine(
-    own, mx, my, start, c, source, target, near, others, number, normals, along, iterations, wide, narrow, turn
-):  # pragma: no cover - compiled
-    """Improve a motion by closest points in both directions, weighted by Tukey's biweight; the gate falls.
-
-    Differences along a line count `along` times as much as across, and so do those between points without a line.
-    """
-    turned, sx, sy = start[0], start[1], start[2]
-    hessian, gradient = np.zeros((3, 3)), np.zeros(3)
-    for iteration in range(iterations):
-        limit = wide + (narrow - wide) * min(1.0, iteration / max(1.0, 0.7 * iterations))
-        cos, sin = np.cos(turned), np.sin(turned)
-        hessian[:], gradient[:] = 0.0, 0.0
-        w = 0.0
-        x0 = y0 = np.inf
-        x1 = y1 = -np.inf
-        for n in range(len(own)):
-            x, y = cos * own[n, 0] - sin * own[n, 1] + sx, sin * own[n, 0] + cos * own[n, 1] + sy
-            x0, x1, y0, y1 = min(x0, x), max(x1, x), min(y0, y), max(y1, y)
-            row, d = closest(x + mx, y + my, own[n, 2], limit, target)
-            if row >= 0:
-                w += _add(x - sx, y - sy, x + mx, y + my, target, normals, row, along, d / limit, hessian, gradient)
-        for k in range(number):
-            q = target.points[near[k]]
-            if q[0] < x0 + mx - limit or q[0] > x1 + mx + limit or q[1] < y0 + my - limit or q[1] > y1 + my + limit:
-                continue
-            # Back to where the cluster rests.
-            bx, by = q[0] - mx - sx, q[1] - my - sy
-            x, y = cos * bx + sin * by, -sin * bx + cos * by
-            row, d = closest_of(x + mx, y + my, q[2], min(limit, others[k]), c, source)
-            if row >= 0:
-                x, y = source.points[row, 0] - mx, source.points[row, 1] - my
-                x, y = cos * x - sin * y, sin * x + cos * y
-                w += _add(x, y, x + sx + mx, y + sy + my, target, normals, near[k], along, d / limit, hessian, gradient)
-        if w < 2.0:
-            break
-        # Few points close together tell no turn: a prior of the turn, against a noise of a tenth of a metre.
-        hessian[0, 0] += 0.01 / (turn * turn)
-        gradient[0] += 0.01 / (turn * turn) * turned
-        step = np.linalg.solve(hessian, gradient)
-        turned, sx, sy = turned - step[0], sx - step[1], sy - step[2]
-    return turned, sx, sy
-
-
-@compiled
-def _add(jx, jy, x, y, target, normals, row, along, ratio, hessian, gradient):  # pragma: no cover - compiled
-    """Add a point's difference to a target point to the normal equations of (turn, x, y); return its weight.
-
-    `jx`, `jy`: the point about the cluster's middle, turned; `x`, `y`: its place; `ratio`: its distance over the gate.
-    """
-    u = (1.0 - ratio * ratio) ** 2
-    rx, ry = x - target.points[row, 0], y - target.points[row, 1]
-    nx, ny = normals[row, 0], normals[row, 1]
-    a, b, d = u * (along + (1 - along) * nx * nx), u * (1 - along) * nx * ny, u * (along + (1 - along) * ny * ny)
-    tx, ty = -jy, jx
-    gx, gy = a * rx + b * ry, b * rx + d * ry
-    gradient[0] += tx * gx + ty * gy
-    gradient[1] += gx
-    gradient[2] += gy
-    hessian[0, 0] += tx * (a * tx + b * ty) + ty * (b * tx + d * ty)
-    hessian[0, 1] += a * tx + b * ty
-    hessian[0, 2] += b * tx + d * ty
-    hessian[1, 0], hessian[2, 0] = hessian[0, 1], hessian[0, 2]
-    hessian[1, 1] += a
-    hessian[1, 2] += b
-    hessian[2, 1] = hessian[1, 2]
-    hessian[2, 2] += d
-    return u
-
-
-@compiled
 def costs(
     own, mx, my, turned, sx, sy, c, source, target, near, others, number, first, owner, far
 ):  # pragma: no cover - compiled
@@ -180,8 +110,7 @@ def search(
     iterations,
     gate,
     far,
-    normals,
-    along,
+    lines,
     result,
 ):  # pragma: no cover - compiled
     """Fill each cluster's row of `result` with its best motion: turn, shift, rest cost, cost, support, lost."""
@@ -189,6 +118,7 @@ def search(
     others = np.empty(len(target.points))
     half = int(np.ceil(reach / width))
     tried = np.zeros((peaks + 1, 3))
+    plain = lines[0], 1.0, 1.0
     for c in range(len(may_move)):
         cluster = clusters[starts[c] : starts[c + 1]]
         mx, my = 0.5 * (box[c, 0] + box[c, 2]), 0.5 * (box[c, 1] + box[c, 3])
@@ -210,7 +140,7 @@ def search(
         quick = max(1, iterations // 3)
         for h in range(count):
             t, sx, sy = refine(
-                own, mx, my, tried[h], c, source, target, near, others, number, normals, 1.0, quick, gate, gate, turn
+                own, mx, my, tried[h], c, source, target, near, others, number, plain, quick, gate, gate, turn
             )
             if sx * sx + sy * sy > reach * reach:
                 continue
@@ -220,23 +150,9 @@ def search(
             if rest - cost > best_gain:
                 best_gain = rest - cost
                 best[0], best[1], best[2] = t, sx, sy
+        left = iterations - quick
         t, sx, sy = refine(
-            own,
-            mx,
-            my,
-            best,
-            c,
-            source,
-            target,
-            near,
-            others,
-            number,
-            normals,
-            along,
-            iterations - quick,
-            gate,
-            gate / 3,
-            turn,
+            own, mx, my, best, c, source, target, near, others, number, lines, left, gate, gate / 3, turn
         )
         rest, cost, support, lost = costs(
             own, mx, my, t, sx, sy, c, source, target, near, others, number, first, owner, far

@@ -44,7 +44,8 @@ class RegistrationSettings:
         company: metres within which a part may follow another.
         min_follow: fraction by which the other's motion must bring it closer to its partners.
         line_radius: metres around a target point within which its neighbours may form a line, seen from above.
-        along: weight of differences along that line, and of those between points without one, across it being 1.
+        along: weight of differences along that line, across it being 1.
+        unlined: weight of differences to points without one: corners and mirrors tell more than sides do.
     """
 
     far: float = 0.5
@@ -60,15 +61,18 @@ class RegistrationSettings:
     company: float = 1.5
     min_follow: float = 0.1
     line_radius: float = 0.25
-    along: float = 0.05
+    along: float = 0.02
+    unlined: float = 0.2
 
     def __post_init__(self) -> None:
         if min(self.far, self.bin, self.peaks, self.iterations, self.gate, self.turn_rate, self.line_radius) <= 0:
             raise ValueError(
                 f"registration: far, bin, peaks, iterations, gate, turn_rate, line_radius must be positive, got {self}"
             )
-        if not 0 < self.along <= 1:
-            raise ValueError(f"registration.along must lie in (0, 1], got {self.along}")
+        if not 0 < min(self.along, self.unlined) <= max(self.along, self.unlined) <= 1:
+            raise ValueError(
+                f"registration.along and unlined must lie in (0, 1], got along={self.along}, unlined={self.unlined}"
+            )
         if min(self.min_drop, self.gain_base, self.gain_per_shift, self.gain_per_range, self.min_follow) < 0:
             raise ValueError(f"registration: gains must not be negative, got {self}")
 
@@ -143,9 +147,9 @@ def register(
     first, owner, second = closest_two(target.points, settings.far, held)
     result = np.zeros((number, 7))
     parts = (clusters, starts, box, held, target, first, owner, second)
-    lines = line_normals(target, settings.line_radius), settings.along
+    lines = line_normals(target, settings.line_radius), float(settings.along), float(settings.unlined)
     options = (reach, settings.turn_rate * gap, settings.bin, settings.peaks, settings.iterations, settings.gate)
-    search(*parts, may_move, *options, settings.far, *lines, result)
+    search(*parts, may_move, *options, settings.far, lines, result)
     middle = 0.5 * (box[:, :2] + box[:, 2:])
     rest, cost, shift = result[:, 3], result[:, 4], np.hypot(result[:, 1], result[:, 2])
     gain = settings.gain_base + settings.gain_per_shift * shift + settings.gain_per_range * np.hypot(*middle.T)
