@@ -76,7 +76,7 @@ EQL_HD void voxel_rows_around(
         const int64_t near[4] = {cell[0], z, y, begin};
         const uint64_t key = cell_key(near, limits);  // of cells in a row along x the keys are, too
         if (key == kNoCell) break;
-        uint64_t left = occupied(bits, key, last + 1 - begin);
+        uint64_t left = occupied(bits, key, min_of<int64_t>(last + 1 - begin, 64));
         for (; left != 0 && count < k; left &= left - 1) {
           const int64_t row = find_row(table, key + lowest_bit(left));
           if (row < 0) continue;

@@ -1,6 +1,7 @@
 """Distils a flow network from an estimator's flow on unlabelled pairs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,9 +80,10 @@ class Distillation:
         share = torch.tensor([float((example.moving_points + 100) ** 0.5) for example in examples]).cumsum(0)
         for step in range(first, self.steps):
             lesson = self._lesson(examples, share / share[-1], step).to(device)
-            terms = self.losses(network, lesson)
             optimizer.zero_grad(set_to_none=True)
-            torch.stack(list(terms.values())).sum().backward()
+            with _same_bits(device):
+                terms = self.losses(network, lesson)
+                torch.stack(list(terms.values())).sum().backward()
             torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
             optimizer.step()
             schedule.step()
@@ -139,6 +141,17 @@ def _shift_loss(logits: Float[Tensor, "V S"], truth: Float[Tensor, "V 2"], steps
     x, y = part.unbind(1)
     share = torch.stack([(1 - x) * (1 - y), x * (1 - y), (1 - x) * y, x * y], 1)
     return -(logits.log_softmax(1).gather(1, places) * share).sum(1)
+
+
+@contextmanager
+def _same_bits(device: torch.device) -> Iterator[None]:
+    """On a CPU add in one order whatever the threads do: the gradient of picked rows is not by itself."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(before[0] or device.type == "cpu", warn_only=before[1])
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
 
 
 class StepReport:

@@ -3,6 +3,8 @@
 Layers are listed in the order in which points meet them, so that one set of numbers can be told by all names.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -76,7 +78,9 @@ def state(layers: list[Layer], names: list[tuple[str, str]], prefix: str = "", s
     generator = torch.Generator().manual_seed(seed)
     tensors: dict[str, Tensor] = {}
     for (kernel, inputs, outputs, bias), (conv, norm) in zip(layers, names, strict=True):
-        numbers = {f"{conv}.weight": torch.randn(outputs, *kernel, inputs, generator=generator)}
+        # As wide as layers begin with: features of 1e10 would be refused by what detects with them.
+        spread = (2 / (math.prod(kernel) * inputs)) ** 0.5
+        numbers = {f"{conv}.weight": torch.randn(outputs, *kernel, inputs, generator=generator) * spread}
         drawn = torch.randn(5, outputs, generator=generator)
         if bias:
             numbers[f"{conv}.bias"] = drawn[4]

@@ -44,9 +44,9 @@ def detector_state() -> dict[str, torch.Tensor]:
     tensors = {"global_step": torch.tensor([37120]), **BACKBONE}
 
     def add(conv: str, shape: tuple[int, ...], norm: str | None) -> None:
-        tensors[f"{conv}.weight"] = torch.randn(shape, generator=generator) * 0.05
+        tensors[f"{conv}.weight"] = torch.randn(shape, generator=generator) * 0.02
         if norm is None:
-            tensors[f"{conv}.bias"] = torch.randn(shape[0], generator=generator)
+            tensors[f"{conv}.bias"] = torch.randn(shape[0], generator=generator) * 0.1
             return
         width = shape[1] if "deblocks" in conv else shape[0]
         for name in ("weight", "bias", "running_mean", "running_var"):

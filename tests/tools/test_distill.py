@@ -24,7 +24,9 @@ SMALL = [
 def test_killed_at_any_moment_it_goes_on_to_the_same_network(tmp_path: Path):
     killed, whole = ([*SMALL, f"output={tmp_path / name}"] for name in ("killed.st", "whole.st"))
     command = [sys.executable, str(ROOT / "tools" / "distill.py"), *killed]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    # As many threads as `run_forked` gives: a sum's bits depend on their number.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     checkpoint = tmp_path / "killed.st.checkpoint"
     try:
