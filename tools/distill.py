@@ -24,7 +24,7 @@ def main(cfg: DictConfig) -> None:
     from equilidar.flow_runs.distillation_checkpoint import DistillationCheckpoint
     from equilidar.flow_runs.distilling import StepReport
     from equilidar.flow_runs.lessons import load_examples
-    from equilidar.flow_runs.places import device_of
+    from equilidar.nn.device import device_of
 
     parts = instantiate(cfg, _convert_="all")
     dataset, teacher = parts["dataset"], parts["flow"]

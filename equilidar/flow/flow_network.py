@@ -12,6 +12,7 @@ from equilidar.flow.flow_matching import cells_at_shifts, peak_shift, similariti
 from equilidar.flow.flow_pillars import FlowNetworkShape, PillarPair
 from equilidar.nn import InverseConv3d, SparseBlock, SparseConv3d, SubmanifoldConv3d
 from equilidar.structures import SparseVoxels
+from equilidar.structures.host_sync import allowed_sync
 
 _FLAT, _DOWN = (1, 3, 3), (1, 2, 2)
 
@@ -125,7 +126,8 @@ def _square_of(pillars: SparseVoxels, squares: SparseVoxels) -> Int64[Tensor, " 
 
 def _halves(cells: SparseVoxels, num_items: int) -> tuple[SparseVoxels, SparseVoxels]:
     """Part sources from targets; cells are sorted by item."""
-    num = int((cells.coords[:, 0] < num_items).sum())
+    with allowed_sync("number of the sources' squares"):
+        num = int((cells.coords[:, 0] < num_items).sum())
     parts = []
     for rows, first in ((slice(0, num), 0), (slice(num, None), num_items)):
         coords = cells.coords[rows].clone()

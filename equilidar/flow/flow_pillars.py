@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from equilidar.flow.clustered_points import cluster_mean
 from equilidar.ops.voxelize import occupied_voxels
 from equilidar.structures import GridSpec, PointCloudBatch, SparseVoxels
+from equilidar.structures.host_sync import rows_where
 
 _GROUND_CELL = 8  # pillars along the side of a cell in which the lowest point is looked for
 _BELOW, _ABOVE = -5.0, 5.0  # metres over the sensor's frame that pillars reach
@@ -105,7 +106,7 @@ def pillars_of(source: PointCloudBatch, target: PointCloudBatch, shape: FlowNetw
     num = source.batch_size
     item = torch.cat([source.batch_index, target.batch_index])
     height = _height(xyz, item, num, shape)
-    kept = torch.nonzero(height > shape.clearance)[:, 0]
+    kept = rows_where(height > shape.clearance, "points above the ground")
     # Sources stand before targets, and items in order: the points of each are in a row.
     sweep = torch.cat([source.batch_index, num + target.batch_index])[kept]
     counts = torch.bincount(sweep, minlength=2 * num)

@@ -16,7 +16,7 @@ from equilidar.flow.object_motion import ObjectFit, Scene, believed, fit_motion,
 from equilidar.ops.neighbors import nearest
 from equilidar.structures import PointCloudBatch
 from equilidar.structures import offsets as batch_offsets
-from equilidar.structures.host_sync import allowed_sync
+from equilidar.structures.host_sync import rows_where
 
 _AROUND = 3  # squares around an object, at rest and moved, in which partners are looked for
 
@@ -87,7 +87,7 @@ class ObjectRefinement:
         standing: Int64[Tensor, " N"], starts: list[Float[Tensor, "C 3"]], gap: Float[Tensor, " B"],
     ) -> Scene:  # fmt: skip
         """Gather the objects' points, and what both sweeps hold around them, at rest and moved."""
-        rows = torch.nonzero(standing >= 0)[:, 0]
+        rows = rows_where(standing >= 0, "points of moving objects")
         rows = rows[standing[rows].argsort(stable=True)]
         own = standing[rows]
         objects = ClusteredPoints.thinned(
@@ -116,7 +116,7 @@ class ObjectRefinement:
         table = torch.full((grid.batch_size, *grid.shape[1:]), -1, device=objects.device)
         item, _, y, x = grid.coords.long().unbind(1)
         table[item, y, x] = objects
-        low = torch.nonzero((pair.rows < 0) & (pair.height > self.skirt))[:, 0]
+        low = rows_where((pair.rows < 0) & (pair.height > self.skirt), "low points about objects")
         y, x, inside = _cells(source.xyz[low], answer)
         member = standing.clone()
         member[low] = torch.where(inside, table[source.batch_index[low], y, x], -1)
@@ -125,10 +125,9 @@ class ObjectRefinement:
 
 def _cells(xyz: Tensor, answer: FlowAnswer) -> tuple[Tensor, Tensor, Tensor]:
     """Return the square of each point by y and x, and whether there is one."""
-    grid = answer.squares
-    side = grid.grid.voxel_size[0] * grid.stride[2]
-    x, y = ((xyz[:, axis] - grid.grid.low[axis]).div(side).floor().long() for axis in (0, 1))
-    _, high, wide = grid.shape
+    squares = answer.squares
+    _, y, x = squares.grid.index_zyx(xyz, squares.stride).unbind(1)
+    _, high, wide = squares.shape
     inside = (x >= 0) & (x < wide) & (y >= 0) & (y < high)
     return y.clamp(0, high - 1), x.clamp(0, wide - 1), inside
 
@@ -137,7 +136,6 @@ def _within(points: PointCloudBatch, mask: Tensor, near: Tensor, answer: FlowAns
     """Return the points of a mask that lie in squares that are near."""
     y, x, inside = _cells(points.xyz, answer)
     kept = mask & inside & near[points.batch_index, y, x]
-    with allowed_sync("points about moving objects"):
-        rows = torch.nonzero(kept)[:, 0]
+    rows = rows_where(kept, "points about moving objects")
     offsets = batch_offsets.after_mask(points.offsets, kept)
     return PointCloudBatch(points.xyz[rows], points.features[rows], offsets, points.channels)

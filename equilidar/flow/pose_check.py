@@ -96,7 +96,7 @@ def check_poses(pairs: Iterable[SweepPair]) -> str | None:
     if not found:
         return "cannot tell whether the poses are the right way round: too little stands upright in the pairs looked at"
     if not telling:
-        most = 50 * max(one.differ for one in found)
+        most = 100 * max(one.differ for one in found) / 2  # there and back: a motion and its inverse differ by twice it
         return (
             "cannot tell whether the poses are the right way round: the sensor is too slow, "
             f"it moves by at most {most:.0f} cm between the sweeps of {len(found)} pairs"

@@ -15,7 +15,7 @@ from equilidar.data.protocols import LabelledDataset, PairDataset, provenance_of
 from equilidar.flow import FlowEstimator, bound
 from equilidar.flow.cache import FAULTS_FILE, FlowCache, FlowStamp, write_json_file
 from equilidar.flow_runs.cache_workers import CachingError, Measurement, Outcome, PairWork, make_pool, measure, store
-from equilidar.flow_runs.places import device_of
+from equilidar.nn.device import device_of
 
 _MEASURED = 4
 

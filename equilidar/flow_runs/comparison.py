@@ -14,7 +14,7 @@ from equilidar.flow.cache import write_json_file
 from equilidar.flow.pose_check import check_poses, widened
 from equilidar.flow_runs.instances import instance_table
 from equilidar.flow_runs.measuring import EvaluatedPoints, measure, seen_by
-from equilidar.flow_runs.places import device_of
+from equilidar.nn.device import device_of
 from equilidar.report.flow_pictures import flow_picture
 from equilidar.report.pictures import save_picture
 from equilidar.structures import SweepPairBatch

@@ -2,10 +2,6 @@
 
 from pathlib import Path
 
-from equilidar.nn.device import device_of
-
-__all__ = ["beside", "device_of"]
-
 
 def beside(root: str | None, runs: str) -> Path:
     """Return the folder in which a dataset's `flow_cache` lies by default.

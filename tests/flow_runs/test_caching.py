@@ -10,7 +10,8 @@ from equilidar.data.faults import FaultBudget, FaultySweepError, TooManyFaultsEr
 from equilidar.flow import NearestFlow, PrecomputedFlow, RigidFlow, check_teacher
 from equilidar.flow_runs.cache_workers import CachingError
 from equilidar.flow_runs.caching import Caching
-from equilidar.flow_runs.places import beside, device_of
+from equilidar.flow_runs.places import beside
+from equilidar.nn.device import device_of
 from equilidar.structures import FlowField, SweepPair, SweepPairBatch
 
 from ..flow.pairs import CONTRACT, grid_points, moved, rigid_matrix, sweep_pair
