@@ -20,7 +20,8 @@ __global__ void voxel_query_kernel(
     CellRange range, T radius, int64_t k, int64_t* rows) {
   const int64_t i = blockIdx.x * static_cast<int64_t>(blockDim.x) + threadIdx.x;
   if (i >= num_centers) return;
-  voxel_rows_around(table, CellBits{nullptr}, limits, xyz, centers + 3 * i, cells + 4 * i, range, radius, k, rows + i * k);
+  const CellBits every{nullptr};
+  voxel_rows_around(table, every, limits, xyz, centers + 3 * i, cells + 4 * i, range, radius, k, rows + i * k);
 }
 
 }  // namespace

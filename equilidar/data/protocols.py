@@ -96,6 +96,17 @@ class HasProvenance(Protocol):
         ...
 
 
+def require_labelled(dataset: PairDataset | LabelledDataset, purpose: str) -> LabelledDataset:
+    """Return a dataset of labelled sweeps.
+
+    Raises:
+        ValueError: it yields pairs; the message says what `purpose` it was chosen for.
+    """
+    if not isinstance(dataset, LabelledDataset):
+        raise ValueError(f"dataset yields no labelled sweeps but pairs: choose one for {purpose}, as *_labelled")
+    return dataset
+
+
 def provenance_of(dataset: PairDataset | LabelledDataset) -> dict[str, Any]:
     """Return what identifies the data: the dataset's own statement or, without one, a hash of its keys."""
     if isinstance(dataset, HasProvenance):

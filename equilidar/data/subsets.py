@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from equilidar.data.protocols import LabelledDataset, PairDataset, provenance_of
+from equilidar.data.protocols import LabelledDataset, PairDataset, provenance_of, require_labelled
 from equilidar.data.sequences import sequences_of
 from equilidar.data.subset_draw import label_subset
 from equilidar.data.subset_lists import check_against
@@ -48,8 +48,7 @@ class LabelledSubset:
             ValueError: the dataset has no labels, arguments are out of range, or the draw is not what the lists say;
                 both hashes are named.
         """
-        if not isinstance(dataset, LabelledDataset):
-            raise ValueError("dataset yields no labelled sweeps but pairs: choose one for finetuning, as *_labelled")
+        dataset = require_labelled(dataset, "finetuning")
         if mode not in ("frame", "sequence"):
             raise ValueError(f"labels.mode must be frame or sequence, got {mode!r}")
         of_keys = sequences_of(dataset.keys, sequences) if mode == "sequence" else None

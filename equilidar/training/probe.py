@@ -14,7 +14,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from equilidar.backbones.feature_info import Backbone
-from equilidar.data.protocols import LabelledDataset, PairDataset
+from equilidar.data.protocols import LabelledDataset, PairDataset, require_labelled
 from equilidar.evaluation.text_table import text_table
 from equilidar.structures import SensorContract
 from equilidar.training.probe_cells import ProbeCells, collect_cells, split_by_sequence
@@ -25,8 +25,7 @@ _CHUNK = 4096
 
 def check_points(contract: SensorContract, dataset: LabelledDataset | PairDataset) -> None:
     """Raise ValueError unless a dataset is labelled and feeds a backbone the points that it was trained on."""
-    if not isinstance(dataset, LabelledDataset):
-        raise ValueError("dataset yields no labelled sweeps but pairs: choose one for evaluation, as *_labelled")
+    dataset = require_labelled(dataset, "evaluation")
     if dataset.contract != contract:
         raise ValueError(
             f"checkpoint: the backbone was trained on points of {contract}, the dataset gives {dataset.contract}: "

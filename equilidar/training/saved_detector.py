@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 
 from equilidar.checkpoint.detector import SavedDetector
-from equilidar.data.protocols import LabelledDataset, PairDataset
+from equilidar.data.protocols import LabelledDataset, PairDataset, require_labelled
 from equilidar.detection.detector import Detector
 from equilidar.structures import SensorContract
 
@@ -27,8 +27,7 @@ def build_detector(saved: SavedDetector, parts: dict[str, Callable[..., Any]], s
 
 def check_input(saved: SavedDetector, dataset: LabelledDataset | PairDataset) -> None:
     """Raise ValueError unless a dataset is labelled and feeds a detector what it was trained on."""
-    if not isinstance(dataset, LabelledDataset):
-        raise ValueError("dataset yields no labelled sweeps but pairs: choose one for evaluation, as *_labelled")
+    dataset = require_labelled(dataset, "evaluation")
     check_points(saved, dataset.contract)
     if tuple(dataset.class_names) != saved.class_names:
         raise ValueError(
