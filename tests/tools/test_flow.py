@@ -18,6 +18,7 @@ from equilidar.flow import NearestFlow, PrecomputedFlow, check_teacher
 from equilidar.structures import SweepPairBatch
 
 from .forked import ROOT, run_forked
+from .own_log import write_sweeps
 
 SMALL = [
     "dataset=simulator_small", "dataset.sensor.azimuth_steps=120", "dataset.sensor.beam_stride=8",
@@ -61,14 +62,8 @@ def write_log(folder: Path, forward: float, apart: float = 0.0) -> Path:
     """Three sweeps of posts past which the sensor drives by a metre each; poses as told, sweeps `apart` for real."""
     generator = np.random.default_rng(0)
     posts = np.concatenate([generator.uniform(-30, 30, (60, 2)).repeat(20, 0), generator.uniform(-1, 2, (1200, 1))], 1)
-    folder.mkdir(exist_ok=True)
-    rows = []
-    for number in range(3):
-        seen = posts - [(1.0 + apart) * number, 0, 0]
-        np.column_stack([seen, np.zeros(1200)]).astype(np.float32).tofile(folder / f"{number}.bin")
-        rows.append(f"1 0 0 {forward * number} 0 1 0 0 0 0 1 0")
-    (folder / "poses.txt").write_text("\n".join(rows) + "\n")
-    return folder
+    sweeps = [posts - [(1.0 + apart) * number, 0, 0] for number in range(3)]
+    return write_sweeps(folder, sweeps, [f"1 0 0 {forward * number} 0 1 0 0 0 0 1 0" for number in range(3)])
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from .forked import ROOT, run_forked
+from .own_log import write_sweeps
 
 FLOWS = ("icp_flow", "grid_flow")
 
@@ -21,12 +22,11 @@ def write_log(folder: Path, number: int, told: float, real: float, faults: dict[
         number: of sweeps.
         told: metres that the sensor moves from each to the next by its poses.
         real: the same, by the sweeps.
-        faults: "empty", "few", "apart" or "gap" (one second before it) by number of the sweep.
+        faults: "empty", "few", "apart" or "gap" (five seconds before it) by number of the sweep.
     """
     generator = np.random.default_rng(0)
     places = generator.uniform(-25, 25, (70, 2))
-    folder.mkdir()
-    rows, seconds = [], 0.0
+    sweeps, rows, seconds = [], [], 0.0
     for row in range(number):
         fault = (faults or {}).get(row)
         posts = np.concatenate([places.repeat(20, 0), generator.uniform(-1.5, 1.5, (1400, 1))], 1)
@@ -34,12 +34,10 @@ def write_log(folder: Path, number: int, told: float, real: float, faults: dict[
         seen = np.concatenate([posts, ground]) - [real * row, 0, 0]
         seen += generator.normal(0, 0.03, seen.shape)
         seen[:, 0] += 500.0 * (fault == "apart")
-        seen = seen[: {"empty": 0, "few": 99}.get(fault or "", len(seen))]
-        np.column_stack([seen, np.zeros(len(seen))]).astype(np.float32).tofile(folder / f"{row:03d}.bin")
+        sweeps.append(seen[: {"empty": 0, "few": 99}.get(fault or "", len(seen))])
         seconds += 0.1 if fault != "gap" else 5.0
         rows.append(f"{seconds:.1f} {told * row} 0 0 0 0 0 1")
-    (folder / "poses.txt").write_text("\n".join(rows) + "\n")
-    return folder
+    return write_sweeps(folder, sweeps, rows)
 
 
 @pytest.fixture(scope="module")
